@@ -1,0 +1,1 @@
+"""A pull-only static mirror registry."""

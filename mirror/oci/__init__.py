@@ -1,0 +1,1 @@
+"""Vocabulary of the OCI specifications: values and rules, no I/O."""

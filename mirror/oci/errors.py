@@ -1,0 +1,100 @@
+"""What can be wrong with a request or with content, with the specification's error codes.
+
+Codes: distribution-spec 1.1, "Error Codes". Statuses and bodies are made in `server/errors.py`.
+"""
+
+from typing import Any, ClassVar
+
+
+class OciError(Exception):
+    """Something a client must be told. `detail` is any JSON value and goes to the client: no secrets."""
+
+    code: ClassVar[str] = "UNKNOWN"
+    message: ClassVar[str] = "unknown error"
+
+    def __init__(self, detail: Any = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.detail}" if self.detail is not None else self.message
+
+
+class Unknown(OciError):
+    """The thing does not exist here; another source may still know it."""
+
+
+class NameUnknown(Unknown):
+    code = "NAME_UNKNOWN"
+    message = "repository name not known to registry"
+
+
+class ManifestUnknown(Unknown):
+    code = "MANIFEST_UNKNOWN"
+    message = "manifest unknown to registry"
+
+
+class BlobUnknown(Unknown):
+    code = "BLOB_UNKNOWN"
+    message = "blob unknown to registry"
+
+
+class NotFound(Unknown):
+    """A path that is no endpoint of this registry; the specification has no code for it."""
+
+    code = "NOT_FOUND"
+    message = "no such endpoint"
+
+
+class NameInvalid(OciError):
+    code = "NAME_INVALID"
+    message = "invalid repository name"
+
+
+class DigestInvalid(OciError):
+    code = "DIGEST_INVALID"
+    message = "provided digest is not one of a registered algorithm"
+
+
+class ManifestInvalid(OciError):
+    code = "MANIFEST_INVALID"
+    message = "manifest invalid"
+
+
+class Unsupported(OciError):
+    """A parameter that cannot be served; `detail` names it."""
+
+    code = "UNSUPPORTED"
+    message = "the operation is unsupported"
+
+
+class MethodUnsupported(Unsupported):
+    """A write method: this registry is pull-only."""
+
+    message = "this registry is read-only"
+
+
+class Denied(OciError):
+    code = "DENIED"
+    message = "requested access to the resource is denied"
+
+
+class Unavailable(OciError):
+    """Not to be had now. `retry_after_seconds` becomes Retry-After where it is not None."""
+
+    code = "UNAVAILABLE"
+    message = "the content cannot be had at the moment"
+
+    def __init__(self, detail: Any = None, retry_after_seconds: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BadGateway(Unavailable):
+    """The upstream refused, broke off, or answered with an error of its own."""
+
+    message = "the upstream registry failed"
+
+
+class GatewayTimeout(Unavailable):
+    message = "the upstream registry did not answer in time"

@@ -1,0 +1,1 @@
+"""Commands that work on content at rest: verify, sync, export, gc."""

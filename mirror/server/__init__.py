@@ -1,0 +1,1 @@
+"""HTTP: routes, names, answers, one module for each family of endpoints."""

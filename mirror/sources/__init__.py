@@ -1,0 +1,1 @@
+"""What can be asked for content: layouts, archives, upstreams, and their union."""

@@ -1,0 +1,63 @@
+"""What a scan of local content finds: plain values, so that another process can find them and hand them over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.names import Name
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """One name that an entry goes by. `tag` is None for a name without a tag: digest only.
+
+    `plain`: it named no host itself (a bare tag below a place without host, a RepoTag `team/app:1`), so that
+    requests which name no host mean it, and are never completed from an upstream.
+    """
+
+    name: Name
+    tag: str | None
+    plain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A manifest listed by a place, with every name that it goes by there; none: an unnamed entry.
+
+    `content` carries the bytes of a manifest that was generated (a docker-save image has none of its own).
+    """
+
+    descriptor: Descriptor
+    namings: tuple[Naming, ...] = ()
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where the bytes of a blob lie inside an archive."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A layout directory, an archive, or a layout inside one.
+
+    `path` is the folder of a layout, or the archive's file; `inside` the folder inside the archive (mostly "").
+    `name` is the place's own name (of its bare tags), None where it makes no repository name, as `problems` then
+    says. `members` is None for a directory, whose blobs are at `path/blobs/<algorithm>/<hex>`.
+    `modified_ns` decides which of two places is the newer.
+    """
+
+    path: str
+    root: str
+    name: Name | None
+    entries: tuple[Entry, ...]
+    modified_ns: int
+    inside: str = ""
+    plain: bool = True
+    coalesce: bool = True
+    members: Mapping[Digest, Member] | None = None
+    problems: tuple[str, ...] = field(default=())

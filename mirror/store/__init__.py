@@ -1,0 +1,1 @@
+"""Bytes and state on this disk: blobs, fills, names, index, archives."""

@@ -1,0 +1,32 @@
+"""Bodies of blobs: bytes that lie in a file, or that are still arriving."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """`size` bytes from `offset` of the open file `fd`, which whoever opened it closes.
+
+    The descriptor keeps the bytes that a pull began with, when the file is replaced meanwhile; a file cut short
+    in place shows as a short read, and the answer is to be cut.
+    """
+
+    fd: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByteStream:
+    """A body of `size` bytes that is still arriving.
+
+    `read(start, stop)` yields the bytes of that half-open range as they come; it raises an `OciError` (or an
+    `OSError`) where they cannot be had after all: the reader's answer is then to be cut, never completed.
+    """
+
+    size: int
+    read: Callable[[int, int], AsyncIterator[bytes]]
+
+
+BlobBody = FileSlice | ByteStream

@@ -1,0 +1,1 @@
+"""Talking to another registry: client, authentication, retries, breaker."""
