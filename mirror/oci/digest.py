@@ -25,7 +25,7 @@ class Digest(str):
 
     @classmethod
     def parse_tag(cls, tag: str) -> Self | None:
-        """The subject that a referrers fallback tag names: `sha256-<hex>` (distribution-spec, "Referrers Tag Schema")."""
+        """The subject that a fallback tag `sha256-<hex>` names (distribution-spec, "Referrers Tag Schema")."""
         algorithm, dash, value = tag.partition("-")
         if not dash or HEX_LENGTH.get(algorithm) != len(value) or not _HEX.issuperset(value):
             return None

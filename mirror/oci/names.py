@@ -22,7 +22,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # Layouts hold what image-spec allows in a ref.name: Helm and semver builds write `+`. Its length is ours to bound.
-_LOCAL_TAG = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+-]|--){0,254}")
+_LOCAL_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,254}")
 _HOST = re.compile(
     r"(?:\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*\.?)"
     r"(?::[0-9]{1,5})?"

@@ -57,9 +57,7 @@ class Reference:
         """
         found = cls.parse(text)
         if found.host is not None:
-            return cls(
-                found.host, Repository(familiar(found.host, found.repository)), found.tag, found.digest
-            )
+            return cls(found.host, Repository(familiar(found.host, found.repository)), found.tag, found.digest)
         if found.repository.startswith("localhost/"):
             return cls(None, Repository(found.repository.removeprefix("localhost/")), found.tag, found.digest)
         return cls(DOCKER_HUB, Repository(familiar(DOCKER_HUB, found.repository)), found.tag, found.digest)
