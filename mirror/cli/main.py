@@ -8,26 +8,38 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypedDict
 
 from mirror import logs
 from mirror.cli import check_config, forget, ls, serve
 from mirror.config import Config, ConfigError, load
 
 
+class Overrides(TypedDict):
+    """What the command line says instead of the configuration file."""
+
+    layouts: Sequence[str]
+    cache: str | None
+    listen: str | None
+    workers: str | None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Usage errors exit with 2, as argparse does."""
     options = _parser().parse_args(arguments)
+    overrides: Overrides = {
+        "layouts": options.layouts or (),
+        "cache": options.cache,
+        "listen": getattr(options, "listen", None),
+        "workers": getattr(options, "workers", None),
+    }
+    if options.command == "check-config":
+        return check_config.run(options.config, **overrides, as_json=options.json)
     try:
-        config = load(
-            options.config,
-            layouts=options.layouts or (),
-            cache=options.cache,
-            listen=getattr(options, "listen", None),
-            workers=getattr(options, "workers", None),
-        )
+        config = load(options.config, **overrides)
     except ConfigError as error:
         print(error, file=sys.stderr)
-        return 2
+        return error.exit_status
     logs.set_up(options.log_format or config.log_format)
     try:
         return _run(options, config)
@@ -43,8 +55,6 @@ def _run(options: argparse.Namespace, config: Config) -> int:
             return serve.run(config)
         case "ls":
             return ls.run(config, options.name, as_json=options.json, sources=options.sources)
-        case "check-config":
-            return check_config.run(config, as_json=options.json)
         case "forget":
             return forget.run(config, options.name)
         case _:

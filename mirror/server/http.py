@@ -45,7 +45,7 @@ class Listener:
         self._shutdown_timeout_seconds = shutdown_timeout_seconds
         self._access_log = access_log
         self._reuse_port = reuse_port
-        self._server: web.Server[web.BaseRequest]
+        self._server: web.Server
         self._runner: web.ServerRunner
         # The futures of answers under way, which a graceful end waits for.
         self._sending: set[asyncio.Future[None]] = set()
