@@ -69,6 +69,7 @@ def test_all_problems_are_told_at_once_each_with_file_line_and_key(refuse: Refus
         ("shutdown_timeout: -1", "shutdown_timeout: found -1, expected a duration with a unit"),
         ("shutdown_timeout: 20", "shutdown_timeout: found 20, expected a duration with a unit"),
         ("shutdown_timeout: true", "shutdown_timeout: found true, expected a duration with a unit"),
+        ("refresh: 0", "refresh: found 0, expected a duration above zero"),
         ("cache: {max_size: 0}", "cache.max_size: found 0, expected a size above zero"),
         ("cache: {max_size: 1.5}", "cache.max_size: found 1.5, expected a size: bytes"),
         ("cache: {max_size: true}", "cache.max_size: found true, expected a size: bytes"),
@@ -154,8 +155,8 @@ def test_variables_are_replaced_anywhere_in_a_string(read: Load) -> None:
 
 def test_a_variable_alone_may_be_a_number_a_size_a_duration_or_a_switch(read: Load) -> None:
     text = "{workers: '${W}', metrics: '${M}', refresh: '${R}', cache: {max_size: '${S}'}, unpack_max_size: '${U}'}"
-    config = read(text, {"W": "3", "M": "False", "R": "0", "S": "2GiB", "U": "4096"})
-    assert (config.workers, config.metrics, config.refresh_seconds) == (3, False, 0)
+    config = read(text, {"W": "3", "M": "False", "R": "9s", "S": "2GiB", "U": "4096"})
+    assert (config.workers, config.metrics, config.refresh_seconds) == (3, False, 9)
     assert (config.cache.max_bytes, config.unpack_max_bytes) == (2 << 30, 4096)
 
 

@@ -62,7 +62,7 @@ def test_the_sample_shows_every_key(uncommented: Path) -> None:
     assert keys - shown == set()
 
 
-STATED = re.compile(r"^(?:#: )?[ -]*(\w+):[^#]*#.*\(default ([^)]*)\)", re.MULTILINE)
+STATED = re.compile(r"^(?:#: )?[ -]*(\w+):[^#\n]*#.*\(default ([^)]*)\)", re.MULTILINE)
 
 
 def same(stated: Any, default: Any) -> bool:
