@@ -29,7 +29,7 @@ def listed(layout: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def served(layout: Path) -> Iterator[str]:
     """`host:port` of a mirror that serves the folder in which `layout` lies."""
-    with MirrorProcess(layout.parent / "mirror.log", "--layouts", str(layout.parent)) as mirror:
+    with MirrorProcess(layout.parents[1] / "mirror.log", "--layouts", str(layout.parent)) as mirror:
         yield mirror.host
 
 

@@ -45,7 +45,7 @@ layouts:
 def test_crane_skopeo_and_podman_trust_the_listener_whose_authority_they_know(authority: Path, run: Commands) -> None:
     with listening(authority) as host:
         image = f"{host}/hello:latest"
-        assert run.fails("crane", "digest", image)
+        assert run.fails("skopeo", "inspect", "--raw", f"docker://{image}")
         trusting = Commands({**run.environment, "SSL_CERT_FILE": str(authority / "ca.crt")})
         assert trusting("crane", "digest", image) == sample.INDEX
         raw = run.bytes("skopeo", "inspect", "--raw", "--cert-dir", authority, f"docker://{image}")
@@ -56,10 +56,22 @@ def test_crane_skopeo_and_podman_trust_the_listener_whose_authority_they_know(au
 
 @pytest.mark.xdist_group("daemons")
 @pytest.mark.client("openssl", "containerd", "ctr")
-def test_containerd_trusts_the_listener_whose_authority_it_knows(authority: Path, containerd: Containerd) -> None:
+def test_containerd_trusts_the_listener_whose_authority_it_knows(
+    authority: Path, containerd: Containerd, tmp_path: Path
+) -> None:
     with listening(authority) as host:
+        # By itself it speaks plain http to loopback, certificate or not.
+        hosts = tmp_path / "hosts" / host / "hosts.toml"
+        hosts.parent.mkdir(parents=True)
+        hosts.write_text(
+            f"""server = "https://{host}"
+[host."https://{host}"]
+  capabilities = ["pull", "resolve"]
+  ca = "{authority}/ca.crt"
+"""
+        )
         image = f"{host}/hello:latest"
-        containerd("images", "pull", "--tlscacert", authority / "ca.crt", image)
+        containerd("images", "pull", "--hosts-dir", tmp_path / "hosts", image)
         _, listed = containerd("images", "ls", f"name=={image}").splitlines()
         assert listed.split()[2] == sample.INDEX
         containerd("images", "rm", "--sync", image)
