@@ -82,7 +82,7 @@ def docker(daemons: Path, server: str) -> Iterator[Commands]:
         *("--registry-mirror", f"http://{server}"),
     ]
     environment = {**run.environment, "HOME": str(folder / "home")}
-    with daemon(command, folder / "dockerd.log", environment, lambda: not run.fails("docker", "version")):
+    with daemon(command, folder / "dockerd.log", environment, lambda: run.succeeds("docker", "version")):
         yield run
 
 
@@ -120,6 +120,6 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
         ["containerd", "--config", str(settings)],
         folder / "containerd.log",
         run.environment,
-        lambda: not run.fails("ctr", "--address", str(address), "version"),
+        lambda: run.succeeds("ctr", "--address", str(address), "version"),
     ):
         yield ctr
