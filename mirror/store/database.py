@@ -34,6 +34,10 @@ INSERT INTO totals VALUES (0, 0);
 CREATE TRIGGER added AFTER INSERT ON blobs BEGIN
     UPDATE totals SET blobs = blobs + 1, disk_bytes = disk_bytes + (new.size + 4095) / 4096 * 4096;
 END;
+CREATE TRIGGER resized AFTER UPDATE OF size ON blobs BEGIN
+    UPDATE totals SET disk_bytes =
+        disk_bytes - (old.size + 4095) / 4096 * 4096 + (new.size + 4095) / 4096 * 4096;
+END;
 CREATE TRIGGER removed AFTER DELETE ON blobs BEGIN
     UPDATE totals SET blobs = blobs - 1, disk_bytes = disk_bytes - (old.size + 4095) / 4096 * 4096;
 END;

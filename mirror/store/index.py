@@ -31,6 +31,9 @@ _MAX_WAITING = 100_000
 _MAX_CHECKED = 100_000
 
 
+_Key = tuple[Name, str]
+
+
 class Use(NamedTuple):
     """When a tag or digest was last asked for, and last confirmed by its upstream; Unix seconds, 0: never."""
 
@@ -46,9 +49,14 @@ class StoredBlob(NamedTuple):
 class StoredLinks(NamedTuple):
     """What a manifest lists. Of its content only, so that it never changes."""
 
-    manifests: tuple[str, ...] = ()
-    blobs: tuple[str, ...] = ()
-    subject: str | None = None
+    manifests: tuple[Digest, ...] = ()
+    blobs: tuple[Digest, ...] = ()
+    subject: Digest | None = None
+
+
+def disk_bytes(size: int) -> int:
+    """What a file of `size` bytes takes on the disk, about: whole blocks of 4 KiB."""
+    return -(-size // 4096) * 4096
 
 
 class CacheIndex:
@@ -57,9 +65,9 @@ class CacheIndex:
     def __init__(self, path: Path) -> None:
         self._writer, self.rebuilt = open_database(path)
         self._reader = self._writer.reader()
-        self._uses: dict[tuple[Name, str], tuple[float, float]] = {}
+        self._uses: dict[_Key, tuple[float, float]] = {}
         self._blobs: dict[Digest, int | None] = {}
-        self._checked: LRUCache[tuple[Name, str], float] = LRUCache(_MAX_CHECKED)
+        self._checked: LRUCache[_Key, float] = LRUCache(_MAX_CHECKED)
         self._lock = Lock()  # what waits in memory
         self._wake = Condition(self._lock)
         self._urgent = self._closing = False
@@ -138,20 +146,20 @@ class CacheIndex:
             for name, reference, used, checked in self._read("SELECT name, reference, used, checked FROM uses")
         }
 
-    def links(self) -> dict[str, StoredLinks]:
+    def links(self) -> dict[Digest, StoredLinks]:
         """By digest of the manifest; of those that were ever read for it."""
-        strings: dict[str, str] = {}
+        digests: dict[str, Digest] = {}
 
-        def split(text: str) -> tuple[str, ...]:
-            # Layers are shared by many manifests: one string each.
-            return tuple(strings.setdefault(part, part) for part in text.split())
+        def split(text: str) -> tuple[Digest, ...]:
+            # Layers are shared by many manifests: one object each.
+            return tuple(digests.get(part) or digests.setdefault(part, Digest(part)) for part in text.split())
 
         return {
-            digest: StoredLinks(split(manifests), split(blobs), subject)
+            Digest(digest): StoredLinks(split(manifests), split(blobs), Digest(subject) if subject else None)
             for digest, manifests, blobs, subject in self._read("SELECT digest, manifests, blobs, subject FROM links")
         }
 
-    def add_links(self, found: Mapping[str, StoredLinks]) -> None:
+    def add_links(self, found: Mapping[Digest, StoredLinks]) -> None:
         rows = [(digest, " ".join(row.manifests), " ".join(row.blobs), row.subject) for digest, row in found.items()]
         with self._writing() as database:
             database.executemany("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?)", rows)
@@ -194,9 +202,7 @@ class CacheIndex:
             if uses or blobs:
                 self._write(uses, blobs)
 
-    def _write(
-        self, uses: Mapping[tuple[Name, str], tuple[float, float]], blobs: Mapping[Digest, int | None]
-    ) -> None:
+    def _write(self, uses: Mapping[_Key, tuple[float, float]], blobs: Mapping[Digest, int | None]) -> None:
         now = time.time()
         with self._writing() as database:
             database.executemany(
@@ -205,7 +211,8 @@ class CacheIndex:
                 [(str(name), reference, *times) for (name, reference), times in uses.items()],
             )
             database.executemany(
-                "INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)",
+                "INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET size = excluded.size"
+                " WHERE size != excluded.size",
                 [(digest, size, now) for digest, size in blobs.items() if size is not None],
             )
             database.executemany(

@@ -74,7 +74,7 @@ class LineFile:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return Lines([], None, appended=False)
-        with open(descriptor, "rb", buffering=0) as file:
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
             now = os.fstat(descriptor)
             head = os.pread(descriptor, _HEAD_BYTES, 0)
             appended = (
@@ -156,6 +156,6 @@ def _write(descriptor: int, content: bytes, path: str) -> None:
 
 
 def _stamp(descriptor: int) -> None:
-    # The kernel's clock for files ticks every 4 ms, and inodes are used again: two files in one tick would look alike.
+    # The kernel's clock for files ticks every 4 ms, and inodes are used again: two files of one tick look alike.
     now = time.time_ns()
     os.utime(descriptor, ns=(now, now))

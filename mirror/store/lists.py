@@ -24,7 +24,7 @@ _MEMORY_BYTES = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class CachedList:
-    """A list as it was put: any JSON value. `fetched_at` in Unix seconds. Shared by all who ask: not to be changed."""
+    """A list as it was put, any JSON value; all who ask share it, unchanged. `fetched_at` in Unix seconds."""
 
     document: Any
     fetched_at: float

@@ -64,7 +64,7 @@ def forget_digest_line(digest: Digest) -> str:
 
 
 class Table:
-    """The tags and manifests of one repository. Lines that say nothing are passed over: a torn write, another tool."""
+    """The tags and manifests of one repository. Lines that say nothing (a torn write) are passed over."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.tags: dict[str, Record] = {}
@@ -106,7 +106,8 @@ class Table:
             if record.tag not in self.tags:
                 self._sorted = None
             self.tags[record.tag] = record
-        self.manifests[record.descriptor.digest] = record
+        # Without the tag: it may move on, and this manifest stays.
+        self.manifests[record.descriptor.digest] = Record(record.descriptor, None, record.fetched_at, record.etag)
 
     def _forget(self, tag: str) -> None:
         if self.tags.pop(tag, None) is not None:

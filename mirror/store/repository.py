@@ -166,7 +166,7 @@ class CachedRepository:
             self._lists.put(kind, document, time.time() if fetched_at is None else fetched_at)
 
     def put_absent_list(self, kind: ListKind, empty: Any, fetched_at: float | None = None) -> CachedList:
-        """The upstream has no such list (404): `empty` is put, unless a non-empty list is cached. What stands then."""
+        """The upstream has no such list (404): `empty` is put, unless a non-empty one is cached. What then stands."""
         with self._writing():
             known = self._lists.get(kind)
             if known is not None and not known.is_empty:
