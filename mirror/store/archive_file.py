@@ -1,12 +1,13 @@
 """Archive files as they lie on disk: opened without being trapped, and known again by what `stat` says."""
 
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
+
+from mirror.store.files import Unreadable, open_regular, read_exactly
 
 BLOCK_BYTES = 512
 Kind = Literal["tar", "gzip", "zstd", "xz", "bzip2"]
@@ -62,14 +63,10 @@ class ArchiveFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`: fewer only where the file ends. Raises ArchiveUnreadable."""
-        chunks: list[bytes] = []
         try:
-            while size > 0 and (chunk := os.pread(self.fd, size, offset)):
-                chunks.append(chunk)
-                offset, size = offset + len(chunk), size - len(chunk)
+            return read_exactly(self.fd, offset, size)
         except OSError as error:
             raise ArchiveUnreadable(f"reading failed: {error.strerror}") from None
-        return b"".join(chunks)
 
     def chunks(self, offset: int, size: int, chunk_bytes: int = 1024 * 1024) -> Iterator[bytes]:
         """Exactly `size` bytes from `offset`, in pieces. Raises ArchiveChanging where the file ends before."""
@@ -93,9 +90,12 @@ def open_archive(path: str | Path, stamp: Stamp | None = None) -> Iterator[Archi
     With `stamp`, only the very file that had it. Raises ArchiveUnreadable and ArchiveChanging; an ArchiveInvalid
     raised inside becomes ArchiveChanging where the file changed meanwhile: half-written is not broken.
     """
-    fd = open_regular(path)
-    try:
-        archive = ArchiveFile(fd, Stamp.of(os.fstat(fd)))
+    with ExitStack() as opened:
+        try:
+            fd, status = opened.enter_context(open_regular(str(path)))
+        except (Unreadable, OSError, ValueError) as error:
+            raise ArchiveUnreadable(str(error).removeprefix(f"{path}: ")) from None
+        archive = ArchiveFile(fd, Stamp.of(status))
         if stamp is not None and stamp != archive.stamp:
             raise ArchiveChanging("it is no longer the file that was read")
         try:
@@ -104,22 +104,6 @@ def open_archive(path: str | Path, stamp: Stamp | None = None) -> Iterator[Archi
             archive.check_unchanged()
             raise
         archive.check_unchanged()
-    finally:
-        os.close(fd)
-
-
-def open_regular(path: str | Path) -> int:
-    """A descriptor of the regular file at `path`, which the caller closes. Raises ArchiveUnreadable."""
-    try:
-        # A FIFO would block the opening for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ArchiveUnreadable(f"cannot be opened: {reason}") from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ArchiveUnreadable("not a regular file")
-    return fd
 
 
 def sniff(start: bytes) -> Kind | None:

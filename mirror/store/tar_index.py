@@ -85,7 +85,7 @@ def read_tar(path: str | Path) -> TarIndex:
         return index_tar(archive)
 
 
-def index_tar(archive: ArchiveFile) -> TarIndex:
+def index_tar(archive: ArchiveFile, max_members: int = MAX_MEMBERS) -> TarIndex:
     """Index an open tar, reading its headers only.
 
     Whole means: every member lies inside the file, and behind the last there are two zero blocks (POSIX), or one
@@ -93,15 +93,16 @@ def index_tar(archive: ArchiveFile) -> TarIndex:
     what stands behind them is padding. Where a name comes twice the last one counts, as it does when unpacking.
     Raises ArchiveInvalid.
     """
-    builder = _Builder(TarIndex(archive.stamp))
+    builder = _Builder(TarIndex(archive.stamp), max_members)
     for header in headers(archive):
         builder.add(header)
     return builder.finish()
 
 
 class _Builder:
-    def __init__(self, index: TarIndex) -> None:
+    def __init__(self, index: TarIndex, max_members: int) -> None:
         self._index = index
+        self._max_members = max_members
         self._members = 0
         self._names_bytes = 0
         self._unsaid = 0
@@ -109,8 +110,8 @@ class _Builder:
     def add(self, header: Header) -> None:
         self._members += 1
         self._names_bytes += len(header.name) + len(header.link_name)
-        if self._members > MAX_MEMBERS or self._names_bytes > MAX_ALL_NAMES_BYTES:
-            raise ArchiveInvalid(f"more than {MAX_MEMBERS} members, or {MAX_ALL_NAMES_BYTES} bytes of names")
+        if self._members > self._max_members or self._names_bytes > MAX_ALL_NAMES_BYTES:
+            raise ArchiveInvalid(f"more than {self._max_members} members, or {MAX_ALL_NAMES_BYTES} bytes of names")
         if len(header.name) > MAX_NAME_BYTES or len(header.link_name) > MAX_NAME_BYTES:
             self._problem(header, f"its name or target is longer than {MAX_NAME_BYTES}")
             return
