@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirror.store.archive_file import ArchiveFile, ArchiveInvalid, Stamp, open_archive
+from mirror.store.archive_file import (
+    BLOCK_BYTES,
+    ArchiveError,
+    ArchiveFile,
+    ArchiveInvalid,
+    Stamp,
+    open_archive,
+)
 from mirror.store.tar_headers import Header, headers, is_sparse
 
 # Bounds of what one archive may make us remember: each is far beyond any archive of images.
@@ -77,6 +84,36 @@ class TarIndex:
         """Of files and symbolic links; whether a link leads to a file, `find` tells."""
         yield from self.files
         yield from self.links
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTar:
+    """An indexed tar that is open: what its members hold."""
+
+    archive: ArchiveFile
+    index: TarIndex
+
+    def find(self, name: str) -> Member | None:
+        """The file of that name, as some document in the archive writes it."""
+        cleaned = clean_name(name)
+        return self.index.find(cleaned) if cleaned else None
+
+    def start(self, member: Member) -> bytes:
+        """Its first 512 bytes, enough to tell what it is."""
+        return self.archive.read(member.offset, min(member.size, BLOCK_BYTES))
+
+    def content(self, name: str, max_bytes: int) -> tuple[Member, bytes]:
+        """A whole file. Raises MemberUnusable beyond `max_bytes` or where there is no such file."""
+        member = self.find(name)
+        if member is None:
+            raise MemberUnusable(f"{name[:200]!r} is not in the archive")
+        if member.size > max_bytes:
+            raise MemberUnusable(f"{name[:200]!r} has {member.size} bytes, at most {max_bytes} are read")
+        return member, b"".join(self.archive.chunks(member.offset, member.size))
+
+
+class MemberUnusable(ArchiveError):
+    """A file in the archive is missing or out of bounds; the rest of the archive may be right."""
 
 
 def read_tar(path: str | Path) -> TarIndex:
