@@ -117,7 +117,7 @@ class _Reader:
             problems.append(f"more than {_MAX_LAYOUTS} layouts: the rest of them is not served")
         if not self._manifests_left:
             problems.append(f"more than {_MAX_MANIFESTS_READ} manifests: some RepoTags were not matched")
-        if not places:
+        if not places and not self._needs_hashing:
             problems.append("neither a layout (oci-layout, index.json) nor saved images (manifest.json), nor blobs")
         return ArchiveContents(
             self._tar.index.stamp, places, tuple(self._unverified), tuple(self._needs_hashing), tuple(problems)

@@ -134,7 +134,7 @@ def generate(tar: OpenTar, folder: str, image: SavedImage, known: Mapping[Member
         members.setdefault(claimed, member)
         layers.append(Descriptor(_LAYER_TYPES[kind], claimed, member.size))
     if needs_hashing:
-        return Generated(needs_hashing=tuple(needs_hashing))
+        return Generated(unverified=tuple(dict.fromkeys(unverified)), needs_hashing=tuple(needs_hashing))
     content = _manifest(Descriptor(media_types.OCI_CONFIG, digest, config_member.size), layers)
     descriptor = Descriptor(media_types.OCI_MANIFEST, Digest.of(content), len(content), platform=_platform(document))
     return Generated(descriptor, content, members, tuple(dict.fromkeys(unverified)))

@@ -150,19 +150,19 @@ def _extended(archive: ArchiveFile, info: tarfile.TarInfo, data: int) -> bytes:
 def _pax_records(content: bytes, position: int) -> dict[str, str]:
     """The records that matter here, of lines `<length> <key>=<value>\\n`; the length counts the whole line."""
     records: dict[str, str] = {}
-    rest = content.rstrip(b"\0")
-    while rest:
-        digits, space, _ = rest[:24].partition(b" ")
-        length = int(digits) if space and digits.isdigit() else 0
-        line, rest = rest[:length], rest[length:]
-        key, equals, value = line[len(digits) + 1 : -1].partition(b"=")
-        if not equals or len(line) < length or not line.endswith(b"\n"):
+    start, stop = 0, len(content.rstrip(b"\0"))
+    while start < stop:
+        digits, space, _ = content[start : start + 24].partition(b" ")
+        end = start + int(digits) if space and digits.isdigit() else start
+        key, equals, value = content[start + len(digits) + 1 : end].partition(b"=")
+        if not equals or end > stop or not value.endswith(b"\n"):
             raise ArchiveInvalid(f"the extended header at byte {position} is malformed")
         name = _text(key)
         if name in ("path", "linkpath", "size"):
-            records[name] = _text(value)
+            records[name] = _text(value[:-1])
         elif name.startswith(_SPARSE_KEY):
             records[_SPARSE_KEY] = "1"
+        start = end
     return records
 
 

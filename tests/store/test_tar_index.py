@@ -150,7 +150,12 @@ def test_a_pax_size_that_is_no_number_is_refused(archive: Path, size: str) -> No
         read(archive, pax_header(record("size", size)) + member("a", b"1") + END)
 
 
-def test_a_hundred_thousand_extended_headers_in_a_row_need_neither_stack_nor_memory(archive: Path) -> None:
+def test_a_header_of_many_small_records_is_read_once(archive: Path) -> None:
+    records = b"5 a=\n" * 190_000 + record("path", "p")
+    assert set(read(archive, pax_header(records) + member("a", b"1") + END).files) == {"p"}
+
+
+def test_thousands_of_extended_headers_in_a_row_need_neither_stack_nor_memory(archive: Path) -> None:
     content = pax_header(record("path", "p")) * 5_000 + member("L", b"q\0", b"L") * 5_000 + member("a", b"1") + END
     assert set(read(archive, content).files) == {"q"}
 
