@@ -46,7 +46,7 @@ class LineFile:
     def unchanged(self, mark: Mark | None) -> bool:
         """Whether the file is as it was read up to `mark` (None: it was not there). One stat, about 2 µs."""
         try:
-            now = os.stat(self.path)  # noqa: PTH116 on every hit: a Path would cost as much as the call
+            now = os.stat(self.path)
         except OSError:
             return mark is None
         return (
@@ -59,7 +59,7 @@ class LineFile:
     def pending_bytes(self, mark: Mark | None) -> int:
         """About how many bytes a `read(mark)` would have to go through."""
         try:
-            now = os.stat(self.path)  # noqa: PTH116 as above
+            now = os.stat(self.path)
         except OSError:
             return 0
         same = mark is not None and now.st_ino == mark.inode and now.st_size >= mark.size
@@ -128,7 +128,7 @@ class LineFile:
 
 def replace_file(path: str, content: bytes) -> None:
     """Publish `content` as `path`, whole or not at all, also after a crash. The caller holds the lock."""
-    os.replace(prepare_file(path, content), path)  # noqa: PTH105 both are plain strings
+    os.replace(prepare_file(path, content), path)
 
 
 def prepare_file(path: str, content: bytes, *, sync: bool = True) -> str:
