@@ -220,19 +220,6 @@ def test_a_damaged_list_is_no_list(tmp_path: Path, processes: tuple[Process, Pro
     assert processes[0].repository.list(TAGS) is None
 
 
-def test_made_up_subjects_do_not_fill_the_disk(
-    tmp_path: Path, processes: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mirror.store.lists.MAX_LISTS", 20)
-    repository = processes[0].repository
-    repository.put_list(TAGS, {"tags": ["a"]})
-    for number in range(70):
-        repository.put_list(some_descriptor(number).digest, {"manifests": []})
-    assert len(list((tmp_path / FOLDER / "_lists").iterdir())) <= 21
-    assert repository.list(TAGS) is not None
-    assert repository.list(some_descriptor(69).digest) is not None
-
-
 def test_forgetting_leaves_no_folder_and_what_lies_below_stays(
     tmp_path: Path, processes: tuple[Process, Process]
 ) -> None:
