@@ -151,6 +151,10 @@ def prepare_file(path: str, content: bytes, *, sync: bool = True) -> str:
         if sync:
             # Sync before renaming: after a crash, a full name must mean a full file.
             os.fsync(descriptor)
+    except OSError:
+        # Where the disk is full, half a file is the last thing it needs.
+        Path(part).unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     return part

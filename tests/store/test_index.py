@@ -89,6 +89,15 @@ def test_a_forgotten_name_takes_its_times_with_it_also_those_not_yet_written(tmp
         assert index.uses() == {}
 
 
+def test_what_is_forgotten_is_not_brought_back_by_a_write_under_way(tmp_path: Path) -> None:
+    with CacheIndex(tmp_path / "index.db") as index:
+        for _ in range(200):
+            index.touch_checked(NAME, "latest", 1000)
+            index.forget(NAME, ["latest"])
+            index.flush()
+            assert index.uses() == {}
+
+
 @pytest.mark.parametrize("damage", ["no database", "half", "newer", "torn middle", "other tables", "empty"])
 def test_a_damaged_or_unknown_index_is_made_anew(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
