@@ -60,7 +60,7 @@ class TableFile:
             return self.table.sorted_tags()
 
     def append(self, lines: list[str]) -> None:
-        """Write lines of the journal and take them in; now and then the index too. Raises OSError where nothing was."""
+        """Write lines of the journal and take them in; now and then the index. Raises OSError where nothing was."""
         self._journal.append(lines)
         self.refresh()
         # Folding writes everything: often enough for a short journal, seldom enough to cost little per line.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.oci.digest import Digest
@@ -27,6 +27,7 @@ components = st.from_regex(r"[a-z0-9]{1,4}((\.|__|-)[a-z0-9]{1,4})?", fullmatch=
 repositories = st.lists(components, min_size=1, max_size=4).map("/".join)
 
 
+@settings(max_examples=40, deadline=None)
 @given(found=st.sets(st.tuples(hosts, repositories), max_size=8))
 def test_every_name_is_found_again(tmp_path_factory: pytest.TempPathFactory, found: set[tuple[str, str]]) -> None:
     names = {Name(Host(host), Repository(repository)) for host, repository in found}

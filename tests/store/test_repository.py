@@ -424,7 +424,9 @@ class Model(RuleBasedStateMachine):
             assert repository.links() == self.links
             known = repository.list(TAGS)
             assert (known.document["tags"] if known else None) == self.lists.get("tags")
-            assert list(process.names.iterate()) == ([NAME] if self.manifests or self.links or self.lists else [])
+            anything = bool(self.manifests or self.links or self.lists)
+            assert repository.exists() == anything
+            assert not anything or list(process.names.iterate()) == [NAME]
 
     def teardown(self) -> None:
         for process in self.processes:
