@@ -265,7 +265,7 @@ async def test_much_to_read_is_read_in_a_thread(tmp_path: Path, processes: tuple
     one.put_list(TAGS, {"tags": [f"v{number:060}" for number in range(1000)]})
     await other.ready()
     await other.ready_list(TAGS)
-    # Nothing is left to be read: the questions are answered although the files are gone from under them.
+    # All of it is in memory before the first question.
     assert other.weight > 2000
     assert len(other.tags()) == 50
 
