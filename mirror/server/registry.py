@@ -69,7 +69,8 @@ _Key = tuple[str, tuple[str, ...], str | None]
 class Registry:
     """Decides answers over all content."""
 
-    def __init__(self, content: Content, rules: NameRules, access: Access) -> None:
+    def __init__(self, content: Content, rules: NameRules, access: Access, ready: Callable[[], bool]) -> None:
+        self._ready = ready
         self._content = content
         self._rules = rules
         self._access = access
@@ -111,7 +112,7 @@ class Registry:
             case Endpoint.HEALTH:
                 return answer(200, {"Content-Type": "text/plain"}, b"ok\n")
             case Endpoint.READY:
-                ready = self._content.local.ready
+                ready = self._ready()
                 body = b"ready\n" if ready else b"the first scan has not ended\n"
                 return answer(200 if ready else 503, {"Content-Type": "text/plain"}, body)
             case _:
