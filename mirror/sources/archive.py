@@ -40,12 +40,14 @@ _NOTHING_KNOWN: Mapping[Member, StoredLayer] = {}
 class ArchiveContents:
     """What one archive holds.
 
-    `stamp` is that of the tar that was read. `unverified` are digests that the archive claims for members, to be
-    compared with the bytes before the whole of one is served. `needs_hashing` are compressed layers whose digest
-    must be computed before their image can be served. For both: `hash_layers`, then `read_archive` again with
-    what it found as `known`. `problems` are of the archive, each place has its own.
+    `path` and `stamp` are those of the tar that was read. `unverified` are digests that saved images claim for
+    members, to be compared with the bytes before the whole of one is served (files in `blobs/` are not among them:
+    they are as in a layout's folder). `needs_hashing` are compressed layers whose digest must be computed before
+    their image can be served. For both: `hash_layers`, then `read_archive` again with what it found as `known`.
+    `problems` are of the archive, each place has its own.
     """
 
+    path: str
     stamp: Stamp
     places: tuple[Place, ...] = ()
     unverified: tuple[Claim, ...] = ()
@@ -120,7 +122,12 @@ class _Reader:
         if not places and not self._needs_hashing:
             problems.append("neither a layout (oci-layout, index.json) nor saved images (manifest.json), nor blobs")
         return ArchiveContents(
-            self._tar.index.stamp, places, tuple(self._unverified), tuple(self._needs_hashing), tuple(problems)
+            path=self._at.unpacked or self._at.path,
+            stamp=self._tar.index.stamp,
+            places=places,
+            unverified=tuple(self._unverified),
+            needs_hashing=tuple(self._needs_hashing),
+            problems=tuple(problems),
         )
 
     def _place(self, name: str, folder: _Folder) -> Place | None:
@@ -136,22 +143,23 @@ class _Reader:
         if not entries and not members and not problems:
             return None
         if place_name.problem and any(not entry.namings for entry in entries):
+            # Where every entry has a full name, nobody needs the place's.
             problems.append(place_name.problem)
         stamp = self._tar.index.stamp
         modified_ns = self._at.modified_ns if self._at.modified_ns is not None else stamp.modified_ns
         return Place(
-            self._at.path,
-            self._at.root,
-            place_name.name if entries else None,
-            entries,
-            modified_ns,
-            name,
-            place_name.plain,
-            self._at.coalesce,
-            members,
-            tuple(problems),
-            self._at.unpacked,
-            stamp,
+            path=self._at.path,
+            root=self._at.root,
+            name=place_name.name if entries else None,
+            entries=entries,
+            modified_ns=modified_ns,
+            inside=name,
+            plain=place_name.plain,
+            coalesce=self._at.coalesce,
+            members=members,
+            problems=tuple(problems),
+            unpacked=self._at.unpacked,
+            stamp=stamp,
         )
 
     def _saved_images(self, name: str, folder: _Folder, problems: list[str]) -> tuple[SavedImage, ...]:

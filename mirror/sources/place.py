@@ -59,3 +59,8 @@ class Place:
     problems: tuple[str, ...] = field(default=())
     unpacked: str | None = None
     stamp: Stamp | None = None
+
+    @property
+    def bytes_path(self) -> str:
+        """The file that the members of an archive lie in."""
+        return self.unpacked or self.path
