@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import tarfile
 import tempfile
@@ -123,6 +124,21 @@ def test_the_digest_of_a_generated_manifest_is_a_promise(archive: Path) -> None:
         len(entry.content),
         platform={"architecture": "arm64", "os": "linux", "variant": "v8"},
     )
+
+
+def test_the_digest_over_compressed_layers_is_a_promise(archive: Path) -> None:
+    # Nothing is unpacked or packed for it: no version of zlib can change it.
+    stored = {"gzip": b"\x1f\x8b\x08layer", "zstd": b"\x28\xb5\x2f\xfdlayer"}
+    paths = [f"{sha256(content)}.tar.gz" for content in stored.values()]
+    config = b'{"rootfs":{"diff_ids":["sha256:%s","sha256:%s"]}}' % (b"0" * 64, b"1" * 64)
+    item = {"Config": "config.json", "RepoTags": ["a/b:1"], "Layers": paths}
+    files = dict(zip(paths, stored.values(), strict=True))
+    place = only(read(archive, files | {"config.json": config, "manifest.json": archives.as_json([item])}))
+    descriptor = place.entries[0].descriptor
+    assert descriptor.digest == "sha256:229d3628baab124bf49b198d0fdd822b44c5e1eedb710cc8c448eab4679b43bc"
+    assert descriptor.platform is None
+    kinds = [child.media_type for child in manifest_of(place, place.entries[0]).blobs[1:]]
+    assert kinds == [media_types.OCI_LAYER_GZIP, media_types.OCI_LAYER_ZSTD]
 
 
 def test_podman_writes_localhost_for_what_has_no_host(archive: Path) -> None:
@@ -393,6 +409,31 @@ def test_a_manifest_json_of_another_kind_is_said_at_the_top_and_passed_over_belo
     contents = read(archive, {"package/manifest.json": content})
     assert contents.places == ()
     assert len(contents.problems) == 1
+
+
+def test_an_item_of_manifest_json_that_is_no_image_costs_itself(archive: Path) -> None:
+    files = dict(archives.podman(["a/b:1"], [BASE]))
+    listed = [7, {"Config": 1}, *json.loads(bytes(files["manifest.json"]))]  # type: ignore[arg-type]  # it is no link
+    place = only(read(archive, files | {"manifest.json": archives.as_json(listed)}))
+    assert [names(entry) for entry in place.entries] == [["docker.io/a/b:1"]]
+    assert place.problems == ("manifest.json: 2 of its items are no saved images",)
+
+
+def test_problems_of_thousands_of_images_are_some_lines(archive: Path) -> None:
+    items: list[dict[str, object]] = [{"Config": f"{number}.json", "Layers": []} for number in range(3000)]
+    place = only(read(archive, {"manifest.json": archives.as_json(items)}))
+    assert len(place.problems) == 21
+    assert place.problems[-1] == "and 2980 more such problems"
+
+
+def test_a_layer_whose_first_name_looks_like_another_format_is_a_layer(archive: Path) -> None:
+    stored = tar_of({"BZh91": b"no bzip2"})
+    check_bytes(only(read(archive, archives.podman(["a:1"], [stored]))))
+
+
+def test_what_was_read_can_be_handed_to_another_process(archive: Path) -> None:
+    contents = read(archive, archives.crane(["a:1"], [BASE]) | saved_new())
+    assert pickle.loads(pickle.dumps(contents)) == contents  # noqa: S301 our own
 
 
 def test_a_save_of_before_docker_1_10_is_told_from_a_stray_tar(archive: Path) -> None:

@@ -65,7 +65,7 @@ def test_several_gzip_members_and_zstd_frames_are_one_content(tmp_path: Path, in
     skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc"
     parts = {
         "gz": [gzip.compress(HEADER[:9]), gzip.compress(HEADER[9:])],
-        "zst": [zstd(HEADER[:9]), skippable, zstd(HEADER[9:])],
+        "zst": [skippable, zstd(HEADER[:9]), skippable, zstd(HEADER[9:])],
     }
     for name, members in parts.items():
         (tmp_path / name).write_bytes(b"".join(members))
