@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -81,7 +82,12 @@ class MirrorProcess:
 
     def status(self, path: str) -> int | None:
         """The status that a plain GET of `path` is answered with; None where nobody answers."""
-        connection = http.client.HTTPConnection(self.host, timeout=5)
+        connection = (
+            # Whose certificate it is, is not asked here: clients check that.
+            http.client.HTTPSConnection(self.host, timeout=5, context=ssl._create_unverified_context())  # noqa: S323
+            if self.url.startswith("https:")
+            else http.client.HTTPConnection(self.host, timeout=5)
+        )
         try:
             connection.request("GET", path)
             return connection.getresponse().status

@@ -56,16 +56,14 @@ def read_document(path: Path, environment: Mapping[str, str]) -> Document:
     """
     document = Document(str(path))
     text = _read_text(path)
-    loader = _Loader(text, document, environment)
     try:
+        loader = _Loader(text, document, environment)
         node = loader.get_single_node()
         values = None if node is None else loader.build(node, ())
     except yaml.YAMLError as error:
         raise ConfigError([_syntax_problem(error, str(path), text)]) from None
     except RecursionError:
         raise ConfigError([Problem((), "values nested without end", "a few levels", str(path))]) from None
-    finally:
-        loader.dispose()
     if isinstance(values, dict):
         document.values = values
     elif values is not None:

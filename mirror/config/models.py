@@ -161,7 +161,7 @@ class Config(_Section):
     workers: Workers = 1
     default_host: RegistryHost | None = DOCKER_HUB
     names: ListOf[RegistryHost] = ()
-    refresh_seconds: Duration = Field(default=5.0, alias="refresh")
+    refresh_seconds: Timeout = Field(default=5.0, alias="refresh")
     tls: Tls | None = None
     layouts: ListOf[Annotated[LayoutRoot, _keyed_by("path")]] = ()
     cache: Annotated[Cache, BeforeValidator(_empty_for_none)]

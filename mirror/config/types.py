@@ -277,5 +277,5 @@ ProxyUrl = Annotated[
 AnyPath = Annotated[Path, PlainValidator(path_from), PlainSerializer(str)]
 ReadableFile = Annotated[Path, PlainValidator(readable_file), PlainSerializer(str)]
 DockerConfig = Annotated[Path, PlainValidator(docker_config), PlainSerializer(str)]
-Prefetch = Annotated[tuple[Literal["referrers"], ...], PlainValidator(prefetch)]
+Prefetch = Annotated[tuple[Literal["referrers"], ...], PlainValidator(prefetch), PlainSerializer(list)]
 ListOf = Annotated[tuple[T, ...], BeforeValidator(_listed)]

@@ -27,6 +27,9 @@ def error_answer(error: errors.OciError) -> Answer:
         headers["Allow"] = "GET, HEAD"
     if isinstance(error, errors.Unavailable) and error.retry_after_seconds is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    if isinstance(error, errors.Unknown) and error.age_seconds is not None:
+        headers["Age"] = str(int(error.age_seconds))
+        headers["Cache-Status"] = f"mirror; hit; ttl=-{math.ceil(error.stale_seconds)}"
     document = {"errors": [{"code": error.code, "message": error.message, "detail": error.detail}]}
     return json_answer(status, document, headers)
 

@@ -60,7 +60,7 @@ class _Known:
     answer: Answer
     name: Name
     generation: int
-    fresh_until: float | None
+    origin: Origin
 
 
 _Key = tuple[str, tuple[str, ...], str | None]
@@ -85,6 +85,8 @@ class Registry:
         key = (target, tuple(headers.getall(REF_NAME_HEADER, ())), host)
         known = self._known.get(key)
         if known is not None and self._stands(known):
+            if known.origin.used is not None:
+                known.origin.used()
             return conditioned(known.answer, method, headers.get)
         try:
             route = parse_target(target)
@@ -97,7 +99,8 @@ class Registry:
         return Pending(lambda: self._pending(method, route, wanted, key, headers))
 
     def _stands(self, known: _Known) -> bool:
-        fresh = known.fresh_until is None or time.monotonic() < known.fresh_until
+        until = known.origin.fresh_until
+        fresh = until is None or time.monotonic() < until
         return fresh and known.generation == self._content.generation and self._access.may_read(ANONYMOUS, known.name)
 
     def _at_once(self, route: Route) -> Answer | None:
@@ -144,7 +147,7 @@ class Registry:
         if whole and (origin.fresh_until is None or origin.fresh_until > time.monotonic()):
             kept = found.with_headers(namespace_headers(wanted.chosen))
             if kept.length < KNOWN_BYTES // 4:
-                self._known[key] = _Known(kept, name, generation, origin.fresh_until)
+                self._known[key] = _Known(kept, name, generation, origin)
         return found
 
     async def _catalog(self, route: Route, wanted: Wanted) -> Answer:

@@ -52,8 +52,30 @@ class Commands:
         self.environment = environment
         self.home = Path(environment["HOME"])
 
-    def bytes(self, *command: str | Path) -> bytes:
+    def output(self, *command: str | Path) -> bytes:
         """What the command wrote to standard output."""
+        words, done = self._run(command)
+        assert done.returncode == 0, (
+            f"{words}: exit status {done.returncode}\n"
+            f"{done.stdout.decode(errors='replace')}\n{done.stderr.decode(errors='replace')}"
+        )
+        return done.stdout
+
+    def __call__(self, *command: str | Path) -> str:
+        """What the command wrote to standard output, without white space around it."""
+        return self.output(*command).decode().strip()
+
+    def refused(self, *command: str | Path) -> str:
+        """What a command that must fail wrote to standard error."""
+        words, done = self._run(command)
+        assert done.returncode != 0, f"{words}: succeeded\n{done.stdout.decode(errors='replace')}"
+        return done.stderr.decode(errors="replace")
+
+    def succeeds(self, *command: str | Path) -> bool:
+        """Whether the command's exit status is 0."""
+        return self._run(command)[1].returncode == 0
+
+    def _run(self, command: tuple[str | Path, ...]) -> tuple[str, subprocess.CompletedProcess[bytes]]:
         words = [str(word) for word in command]
         try:
             done = subprocess.run(
@@ -67,22 +89,7 @@ class Commands:
         except subprocess.TimeoutExpired as late:
             said = (late.stderr or b"").decode(errors="replace")
             raise AssertionError(f"{' '.join(words)}: no end after {COMMAND_SECONDS} s\n{said}") from None
-        assert done.returncode == 0, (
-            f"{' '.join(words)}: exit status {done.returncode}\n"
-            f"{done.stdout.decode(errors='replace')}\n{done.stderr.decode(errors='replace')}"
-        )
-        return done.stdout
-
-    def __call__(self, *command: str | Path) -> str:
-        """What the command wrote to standard output, without white space around it."""
-        return self.bytes(*command).decode().strip()
-
-    def fails(self, *command: str | Path) -> bool:
-        words = [str(word) for word in command]
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, env=dict(self.environment), check=False
-        )
-        return done.returncode != 0
+        return " ".join(words), done
 
 
 def podman(home: Path, *, name: str = "podman") -> list[str]:

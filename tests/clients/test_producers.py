@@ -29,7 +29,7 @@ def listed(layout: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def served(layout: Path) -> Iterator[str]:
     """`host:port` of a mirror that serves the folder in which `layout` lies."""
-    with MirrorProcess(layout.parent / "mirror.log", "--layouts", str(layout.parent)) as mirror:
+    with MirrorProcess(layout.parents[1] / "mirror.log", "--layouts", str(layout.parent)) as mirror:
         yield mirror.host
 
 
@@ -81,6 +81,23 @@ def test_podman_save_of_what_was_pulled_from_a_mirror_keeps_that_mirror_in_its_n
     with served(layout) as host:
         # A reference has no colon in its path, so the port is written with an underscore.
         pulls_again(run, f"{host}/{mirror.replace(':', '_')}/hello:latest", digest, tmp_path / "again")
+
+
+@pytest.mark.client("podman", "crane", "skopeo")
+def test_names_that_begin_with_the_mirrors_own_are_what_stands_behind_it(
+    mirror: str, run: Commands, layouts: Path, tmp_path: Path
+) -> None:
+    command = podman(run.home)
+    run(*command, "pull", "--quiet", "--tls-verify=false", f"{mirror}/hello:latest")
+    run(*command, "save", "--format=oci-dir", "--output", layouts / "podman", f"{mirror}/hello:latest")
+    image = f"{mirror}/quay.io/team/hello:latest"
+    run("crane", "pull", "--format=oci", "--annotate-ref", image, layouts / "crane")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"names: ['{mirror}']\nlayouts:\n  - path: {layouts}\n")
+    with MirrorProcess(tmp_path / "mirror.log", "--config", str(config)) as again:
+        ((_, digest),) = listed(layouts / "podman").items()
+        pulls_again(run, f"{again.host}/hello:latest", digest, tmp_path / "again")
+        pulls_again(run, f"{again.host}/quay.io/team/hello:latest", sample.INDEX, tmp_path / "quay")
 
 
 @pytest.mark.client("crane", "skopeo")

@@ -30,19 +30,19 @@ def test_skopeo_inspects_the_image_and_lists_its_tags(server: str, run: Commands
 @pytest.mark.client("skopeo")
 @pytest.mark.parametrize("tag", sample.TAGS)
 def test_skopeo_gets_the_exact_bytes_of_every_tag(server: str, run: Commands, tag: str) -> None:
-    raw = run.bytes("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{server}/hello:{tag}")
+    raw = run.output("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{server}/hello:{tag}")
     assert raw == sample.read(sample.TAGS[tag])
 
 
 @pytest.mark.client("crane")
 def test_crane_gets_manifest_tags_digests_and_blobs(server: str, run: Commands) -> None:
-    assert run.bytes("crane", "manifest", f"{server}/hello:latest") == sample.read(sample.INDEX)
+    assert run.output("crane", "manifest", f"{server}/hello:latest") == sample.read(sample.INDEX)
     assert run("crane", "digest", f"{server}/hello:latest") == sample.INDEX
     for architecture, image in sample.IMAGES.items():
         chosen = run("crane", "digest", "--platform", f"linux/{architecture}", f"{server}/hello:1.0.0")
         assert chosen == image.digest
     assert run("crane", "ls", f"{server}/hello").splitlines() == sorted(sample.TAGS)
-    assert sha256(run.bytes("crane", "blob", f"{server}/hello@{sample.NATIVE.layer}")) == sample.NATIVE.layer
+    assert sha256(run.output("crane", "blob", f"{server}/hello@{sample.NATIVE.layer}")) == sample.NATIVE.layer
     assert "hello" in run("crane", "catalog", server).splitlines()
 
 
@@ -54,7 +54,7 @@ def test_crane_finds_every_blob_of_every_platform_valid(server: str, run: Comman
 @pytest.mark.client("regctl")
 def test_regctl_gets_manifest_tags_and_config(server: str, run: Commands) -> None:
     run("regctl", "registry", "set", "--tls=disabled", server)
-    raw = run.bytes("regctl", "manifest", "get", "--format", "raw-body", f"{server}/hello:latest")
+    raw = run.output("regctl", "manifest", "get", "--format", "raw-body", f"{server}/hello:latest")
     assert raw == sample.read(sample.INDEX)
     assert run("regctl", "image", "digest", f"{server}/hello:latest") == sample.INDEX
     assert run("regctl", "tag", "ls", f"{server}/hello").splitlines() == sorted(sample.TAGS)
