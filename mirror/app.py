@@ -15,6 +15,7 @@ from mirror.server.http import Listener, TlsFiles
 from mirror.server.names import NameRules
 from mirror.server.registry import Registry
 from mirror.sources.adoption import find_homes
+from mirror.sources.archive_reader import ArchiveReader
 from mirror.sources.library import Library
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
@@ -59,10 +60,9 @@ class Running:
 def scanner(config: Config) -> Scanner:
     """The scanner of the configured folders. Blocks: opens what is remembered of archives."""
     roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
-    shelf = Shelf(
-        ArchiveState(config.cache.path / "archives.db"), str(config.cache.path / "unpacked"), config.unpack_max_bytes
-    )
-    return Scanner(roots, own_hosts(config), shelf)
+    state = ArchiveState(config.cache.path / "archives.db")
+    reader = ArchiveReader(state, str(config.cache.path / "unpacked"), config.unpack_max_bytes)
+    return Scanner(roots, own_hosts(config), Shelf(reader))
 
 
 def generated(config: Config) -> GeneratedManifests:

@@ -54,8 +54,8 @@ class _Location:
     @classmethod
     def member(cls, place: Place, member: Member) -> Self:
         """Inside an archive, or in its unpacked copy."""
-        path, root = (place.unpacked, None) if place.unpacked else (place.path, place.root)
-        return cls(path, root, place, member.offset, member.size, place.stamp)
+        root = None if place.unpacked else place.root
+        return cls(place.bytes_path, root, place, member.offset, member.size, place.stamp)
 
     @classmethod
     def blob_file(cls, place: Place, digest: Digest) -> Self:

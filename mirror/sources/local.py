@@ -215,7 +215,7 @@ class LocalContent:
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
-        self._unpacking = any(job.members is None and job not in self._tried for job in jobs)
+        self._unpacking = any(job.unpacks and job not in self._tried for job in jobs)
         if jobs and (self._working is None or self._working.done()):
             self._working = asyncio.create_task(self._work(jobs), name="work on archives")
 

@@ -62,3 +62,8 @@ class Place:
     stamp: Stamp | None = None
     # What the archive says of layers that nobody has hashed yet: to be verified before they are served.
     claims: Mapping[Digest, Claim] | None = None
+
+    @property
+    def bytes_path(self) -> str:
+        """The file that the members of an archive lie in."""
+        return self.unpacked or self.path

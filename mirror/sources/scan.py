@@ -117,7 +117,7 @@ class Scanner:
         self._seen, self._problems = seen, now
         places = tuple(place for one in seen.values() for place in one.places)
         if self.shelf is not None and changed:
-            self.shelf.tidy(tuple(seen), places)
+            self.shelf.tidy(seen.keys())
         jobs = tuple(job for one in seen.values() for job in one.jobs)
         return Scan(places, tuple(sorted(now, key=str)), changed, jobs)
 
