@@ -3,7 +3,7 @@
 Codes: distribution-spec 1.1, "Error Codes". Statuses and bodies are made in `server/errors.py`.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class OciError(Exception):
@@ -21,7 +21,20 @@ class OciError(Exception):
 
 
 class Unknown(OciError):
-    """The thing does not exist here; another source may still know it."""
+    """The thing does not exist here; another source may still know it.
+
+    `age_seconds` is set where an upstream said so earlier and cannot be asked now; `stale_seconds` is how long
+    past its time the saying is.
+    """
+
+    age_seconds: float | None = None
+    stale_seconds: float = 0
+
+    def aged(self, age_seconds: float, fresh_for_seconds: float) -> Self:
+        """The same error, marked as said some time ago."""
+        self.age_seconds = age_seconds
+        self.stale_seconds = max(0, age_seconds - fresh_for_seconds)
+        return self
 
 
 class NameUnknown(Unknown):

@@ -55,6 +55,11 @@ def is_local_tag(text: str) -> bool:
     return _LOCAL_TAG.fullmatch(text) is not None
 
 
+def is_host(text: str) -> bool:
+    """Whether `text` can be a host name, with or without a port."""
+    return _HOST.fullmatch(text) is not None or parse_host(text) is not None
+
+
 def normalize_host(text: str) -> Host:
     """The form in which hosts compare: lower case, no default port, Docker Hub by its one name."""
     host = text.lower().removesuffix(":443").removesuffix(".")

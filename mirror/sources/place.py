@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.names import Name
+from mirror.store.archive_file import Stamp
+from mirror.store.tar_index import Member as Member  # noqa: PLC0414 part of what is said here
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,6 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """Where the bytes of a blob lie inside an archive."""
-
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Place:
     """A layout directory, an archive, or a layout inside one.
 
@@ -49,6 +43,8 @@ class Place:
     `name` is the place's own name (of its bare tags), None where it makes no repository name, as `problems` then
     says. `members` is None for a directory, whose blobs are at `path/blobs/<algorithm>/<hex>`.
     `modified_ns` decides which of two places is the newer.
+    `members` lie in `unpacked`, the copy of a compressed archive in the cache, else in `path` itself; that file is
+    to be opened with `stamp`, so that another one by its name is never taken for it.
     """
 
     path: str
@@ -61,3 +57,5 @@ class Place:
     coalesce: bool = True
     members: Mapping[Digest, Member] | None = None
     problems: tuple[str, ...] = field(default=())
+    unpacked: str | None = None
+    stamp: Stamp | None = None

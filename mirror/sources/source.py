@@ -4,7 +4,7 @@ Everything is asked for a canonical name and answers with checked values, or rai
 `Unknown` means "not here", so that the next source may answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -34,6 +34,8 @@ class Origin:
     warnings: tuple[str, ...] = ()
     # Content had with the upstream's credentials: caches on the way must not share it.
     private: bool = False
+    # Called for every answer that is given again unasked: what is used stays in the cache.
+    used: Callable[[], None] | None = None
 
 
 LOCAL = Origin()

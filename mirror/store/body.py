@@ -1,4 +1,4 @@
-"""Bodies of blobs: bytes that lie in a file, or that are still arriving."""
+"""Bodies of blobs: bytes in memory, bytes that lie in a file, or bytes that are still arriving."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -29,4 +29,9 @@ class ByteStream:
     read: Callable[[int, int], AsyncIterator[bytes]]
 
 
-BlobBody = FileSlice | ByteStream
+BlobBody = bytes | FileSlice | ByteStream
+
+
+def body_size(body: BlobBody) -> int:
+    """Size of the whole body, in bytes."""
+    return len(body) if isinstance(body, bytes) else body.size

@@ -1,0 +1,77 @@
+"""Wiring: the configuration becomes sources, a registry and a listener. Nothing else reads the configuration."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from mirror.config import Config
+from mirror.logs import event
+from mirror.oci.names import normalize_host
+from mirror.server.access import Everyone
+from mirror.server.http import Listener, TlsFiles
+from mirror.server.names import NameRules
+from mirror.server.registry import Registry
+from mirror.sources.local import LocalContent
+from mirror.sources.merged import Content
+from mirror.sources.scan import Root, Scanner
+from mirror.store.remembered import RememberedNames
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A mirror that answers."""
+
+    listener: Listener
+    local: LocalContent
+
+    async def reload(self) -> None:
+        """What SIGHUP asks for: look at the folders now, and read the certificate again."""
+        self.local.rescan()
+        await self.listener.reload_tls()
+
+
+def scanner(config: Config) -> Scanner:
+    """The scanner of the configured folders."""
+    roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
+    return Scanner(roots, own_hosts(config))
+
+
+def own_hosts(config: Config) -> frozenset[str]:
+    """The names of this mirror itself: those configured, and the address that it listens on."""
+    listen = config.listen
+    here = {f"{listen.host}:{listen.port}"} if listen.port else set()
+    if listen.port and listen.host in ("127.0.0.1", "::1", "localhost"):
+        here |= {f"localhost:{listen.port}", f"127.0.0.1:{listen.port}"}
+    return frozenset(normalize_host(name) for name in here | set(config.names))
+
+
+def remembered(config: Config) -> RememberedNames:
+    """The plain names that local content once had."""
+    return RememberedNames(config.cache.path / "remembered")
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Running]:
+    """The configured mirror, listening from the start; its first scan goes on beside."""
+    local = LocalContent(scanner(config), await asyncio.to_thread(remembered, config), config.refresh_seconds)
+    content = Content(local, {}, config.default_host)
+    rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
+    listener = Listener(
+        Registry(content, rules, Everyone()),
+        config.listen.host,
+        config.listen.port,
+        tls=TlsFiles(str(config.tls.cert), str(config.tls.key)) if config.tls else None,
+        shutdown_timeout_seconds=config.shutdown_timeout_seconds,
+        access_log=config.access_log,
+    )
+    async with listener:
+        event(log, logging.INFO, "listening", url=listener.url, config=config.source, cache=config.cache.path)
+        local.start()
+        try:
+            yield Running(listener, local)
+        finally:
+            await local.stop()

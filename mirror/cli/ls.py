@@ -1,0 +1,63 @@
+"""`mirror ls [NAME]`: what local content there is, and what is wrong with it."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from mirror.app import scanner
+from mirror.cli.table import human_size, print_table
+from mirror.config import Config
+from mirror.oci.names import Name, Repository, split_host
+from mirror.sources.adoption import find_homes
+from mirror.sources.library import Library
+from mirror.sources.listing import Listed, list_content
+from mirror.sources.scan import Problem
+from mirror.sources.snapshot import Snapshot
+
+
+def run(config: Config, name: str | None, *, as_json: bool, sources: bool) -> int:
+    """Print the list. Returns 1 where something is wrong, or `name` is not there."""
+    scan = scanner(config).scan()
+    first = Snapshot.of(scan.places)
+    library = Library(first)
+    library = Library(Snapshot.of(scan.places, find_homes(first, library)), library)
+    rows = list(list_content(library, _name(name) if name else None))
+    if as_json:
+        problems = [{"path": problem.path, "reason": problem.reason} for problem in scan.problems]
+        print(json.dumps({"content": [row.to_json() for row in rows], "problems": problems}, indent=2))
+    else:
+        _print(rows, scan.problems, sources)
+    if name and not rows:
+        print(f"{name}: no such repository in local content", file=sys.stderr)
+        return 1
+    return 1 if scan.problems or any(row.problems for row in rows) else 0
+
+
+def _name(text: str) -> Name:
+    host, repository = split_host(text)
+    return Name(host, Repository(repository))
+
+
+def _print(rows: Sequence[Listed], problems: Sequence[Problem], sources: bool) -> None:
+    header = ["REPOSITORY", "TAG", "DIGEST", "PLATFORMS", "SIZE", "NOTES", *(["SOURCES"] if sources else [])]
+    lines = [
+        [
+            str(row.name),
+            row.tag if row.tag is not None else "(no tag, digest only)",
+            row.digest[:19],
+            ", ".join(row.platforms),
+            human_size(row.size),
+            "; ".join(_notes(row)),
+            *([", ".join(row.sources)] if sources else []),
+        ]
+        for row in rows
+    ]
+    print_table(header, lines)
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+
+
+def _notes(row: Listed) -> list[str]:
+    # Of a name with a host, that requests without a host are never completed from there is worth a word.
+    local_only = ["local only when asked for without a host"] if row.plain and row.name.host else []
+    return [*local_only, *row.problems]

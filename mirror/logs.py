@@ -1,0 +1,59 @@
+"""Logs: one structured line for each event, for people on a terminal and as JSON for machines."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Format = Literal["auto", "text", "json"]
+
+
+def event(log: logging.Logger, level: int, name: str, **fields: Any) -> None:
+    """Log one event with its fields. Fields go to operators: no secrets."""
+    log.log(level, name, extra={"fields": fields})
+
+
+def set_up(form: Format = "auto", level: int = logging.INFO) -> None:
+    """Send every log line to standard error, in the form asked for (`auto` is text)."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+
+
+class TextLines(logging.Formatter):
+    """`12:00:01 INFO  listening url=http://127.0.0.1:5000`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {key}={_text(value)}" for key, value in _fields(record).items())
+        when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        text = f"{when} {record.levelname:<7} {record.getMessage()}{fields}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (RFC 3339), level, event, and the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(document, default=str, ensure_ascii=False)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return fields
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    # A path or a reason may hold anything: a line break in it must not forge another line.
+    return json.dumps(text, ensure_ascii=False) if not text or any(c <= " " or c in '"=' for c in text) else text

@@ -1,0 +1,131 @@
+"""The listener: aiohttp's server around `find`, TLS that can be reread, a graceful end."""
+
+import asyncio
+import logging
+import ssl
+from dataclasses import dataclass
+from typing import Self
+
+from aiohttp import web
+
+from mirror.logs import event
+from mirror.server.answer import Answer
+from mirror.server.registry import Pending, Registry
+from mirror.server.send import send
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of the listener's certificate chain and its key."""
+
+    cert: str
+    key: str
+
+
+class Listener:
+    """One port that answers from a registry. Enter it to listen."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        host: str,
+        port: int,
+        *,
+        tls: TlsFiles | None = None,
+        shutdown_timeout_seconds: float = 20,
+        access_log: bool = False,
+        reuse_port: bool = False,
+    ) -> None:
+        self._registry = registry
+        self._host, self._port = host, port
+        self._tls = tls
+        self._context = _tls_context(tls) if tls else None
+        self._shutdown_timeout_seconds = shutdown_timeout_seconds
+        self._access_log = access_log
+        self._reuse_port = reuse_port
+        self._server: web.Server
+        self._runner: web.ServerRunner
+        # The futures of answers under way, which a graceful end waits for.
+        self._sending: set[asyncio.Future[None]] = set()
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        self._server = web.Server(self._handle, access_log=None)
+        # What is left when the drain below has ended is cut, not waited for again.
+        self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner, self._host, self._port, ssl_context=self._context, reuse_port=self._reuse_port
+        )
+        try:
+            await site.start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stops accepting, finishes what is being sent within the time-out, then cuts the rest."""
+        for site in list(self._runner.sites):
+            await site.stop()
+        self._server.pre_shutdown()  # idle connections end here
+        try:
+            async with asyncio.timeout(self._shutdown_timeout_seconds):
+                while self._sending:
+                    await asyncio.wait(self._sending, return_when=asyncio.ALL_COMPLETED)
+        except TimeoutError:
+            event(log, logging.WARNING, "answers_cut_at_shutdown", count=len(self._sending))
+        await self._runner.cleanup()
+
+    async def reload_tls(self) -> None:
+        """Read certificate and key again: new connections get them, running ones stay. Bad files change nothing."""
+        if self._tls is None or self._context is None:
+            return
+        try:
+            # Into a context of its own first, so that a pair that does not match spoils nothing.
+            await asyncio.to_thread(_tls_context, self._tls)
+            self._context.load_cert_chain(self._tls.cert, self._tls.key)
+        except (OSError, ssl.SSLError) as error:
+            event(log, logging.ERROR, "tls_not_reread", cert=self._tls.cert, key=self._tls.key, reason=str(error))
+        else:
+            event(log, logging.INFO, "tls_reread", cert=self._tls.cert)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        sent = asyncio.get_running_loop().create_future()
+        self._sending.add(sent)
+        try:
+            found = self._registry.find(request.method, request.raw_path, request.headers)
+            if isinstance(found, Answer):
+                return await self._send(request, found)
+            return await self._finish(request, found)
+        finally:
+            self._sending.discard(sent)
+            sent.set_result(None)
+
+    async def _finish(self, request: web.BaseRequest, pending: Pending) -> web.StreamResponse:
+        async with pending.answer() as answer:
+            return await self._send(request, answer)
+
+    async def _send(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+        if self._access_log:
+            event(
+                log,
+                logging.INFO,
+                "request",
+                remote=request.remote,
+                method=request.method,
+                target=request.raw_path,
+                status=answer.status,
+                bytes=answer.length if answer.send_body else 0,
+            )
+        return await send(request, answer)
+
+
+def _tls_context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.cert, files.key)
+    return context

@@ -1,0 +1,161 @@
+"""`find`: one function that decides every answer. Sending is somebody else's."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from cachetools import LRUCache
+
+from mirror.oci.errors import MethodUnsupported, NameUnknown, OciError
+from mirror.oci.names import Name
+from mirror.server.access import ANONYMOUS, Access
+from mirror.server.answer import Answer, answer, json_answer, namespace_headers
+from mirror.server.ask import Ask
+from mirror.server.blobs import blob
+from mirror.server.catalog import catalog
+from mirror.server.conditions import conditioned
+from mirror.server.errors import error_answer, internal_error
+from mirror.server.manifests import manifest
+from mirror.server.names import REF_NAME_HEADER, NameRules, Wanted, read_names
+from mirror.server.referrers import referrers
+from mirror.server.route import Endpoint, Route, parse_target
+from mirror.server.tags import tags
+from mirror.sources.merged import Content
+from mirror.sources.source import Origin
+
+log = logging.getLogger(__name__)
+
+# Rendered answers: bounded by bytes; each stands until its content's generation or freshness ends.
+KNOWN_BYTES = 64 * 1024 * 1024
+CATALOG_WAIT_SECONDS = 5.0
+
+NAMED: Mapping[Endpoint, Callable[[Ask], Awaitable[tuple[Answer, Origin]]]] = {
+    Endpoint.MANIFEST: manifest,
+    Endpoint.BLOB: blob,
+    Endpoint.TAGS: tags,
+    Endpoint.REFERRERS: referrers,
+}
+
+
+class Headers(Protocol):
+    """Request headers, by name in any case."""
+
+    def get(self, name: str, /) -> str | None: ...
+    def getall(self, name: str, default: Sequence[str], /) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An answer that is not in memory: entering the context finds it, and keeps its body open."""
+
+    answer: Callable[[], AbstractAsyncContextManager[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    answer: Answer
+    name: Name
+    generation: int
+    origin: Origin
+
+
+_Key = tuple[str, tuple[str, ...], str | None]
+
+
+class Registry:
+    """Decides answers over all content."""
+
+    def __init__(self, content: Content, rules: NameRules, access: Access) -> None:
+        self._content = content
+        self._rules = rules
+        self._access = access
+        self._known: LRUCache[_Key, _Known] = LRUCache(
+            KNOWN_BYTES, getsizeof=lambda known: known.answer.length + 2048
+        )
+
+    def find(self, method: str, target: str, headers: Headers) -> Answer | Pending:
+        """The answer to a request, or how to come by it. Quick, and touches no disk and no network."""
+        if method not in ("GET", "HEAD"):
+            return error_answer(MethodUnsupported({"method": method[:40]}))
+        host = headers.get("Host")
+        key = (target, tuple(headers.getall(REF_NAME_HEADER, ())), host)
+        known = self._known.get(key)
+        if known is not None and self._stands(known):
+            if known.origin.used is not None:
+                known.origin.used()
+            return conditioned(known.answer, method, headers.get)
+        try:
+            route = parse_target(target)
+            wanted = read_names(route, key[1], host, self._rules)
+        except OciError as error:
+            return conditioned(error_answer(error), method, headers.get)
+        at_once = self._at_once(route)
+        if at_once is not None:
+            return conditioned(at_once.with_headers(namespace_headers(wanted.chosen)), method, headers.get)
+        return Pending(lambda: self._pending(method, route, wanted, key, headers))
+
+    def _stands(self, known: _Known) -> bool:
+        until = known.origin.fresh_until
+        fresh = until is None or time.monotonic() < until
+        return fresh and known.generation == self._content.generation and self._access.may_read(ANONYMOUS, known.name)
+
+    def _at_once(self, route: Route) -> Answer | None:
+        """Answers that need no content."""
+        match route.endpoint:
+            case Endpoint.PING:
+                return json_answer(200, {}, {})
+            case Endpoint.HEALTH:
+                return answer(200, {"Content-Type": "text/plain"}, b"ok\n")
+            case Endpoint.READY:
+                ready = self._content.local.ready
+                body = b"ready\n" if ready else b"the first scan has not ended\n"
+                return answer(200 if ready else 503, {"Content-Type": "text/plain"}, body)
+            case _:
+                return None
+
+    @asynccontextmanager
+    async def _pending(
+        self, method: str, route: Route, wanted: Wanted, key: _Key, headers: Headers
+    ) -> AsyncIterator[Answer]:
+        async with AsyncExitStack() as stack:
+            try:
+                if route.endpoint is Endpoint.CATALOG:
+                    found = await self._catalog(route, wanted)
+                else:
+                    found = await self._named(method, route, wanted, key, stack)
+            except OciError as error:
+                found = error_answer(error)
+            except Exception:
+                log.exception("request_failed", extra={"fields": {"method": method, "target": key[0]}})
+                found = internal_error()
+            yield conditioned(found.with_headers(namespace_headers(wanted.chosen)), method, headers.get)
+
+    async def _named(self, method: str, route: Route, wanted: Wanted, key: _Key, stack: AsyncExitStack) -> Answer:
+        await self._content.local.wait_ready()
+        # Taken before asking: what changes meanwhile makes the answer one of the past.
+        generation = self._content.generation
+        name, source = self._content.meant(wanted.host, wanted.repository)
+        if not self._access.may_read(ANONYMOUS, name):
+            raise NameUnknown({"name": str(name)})
+        ask = Ask(method, route, wanted, name, source, stack)
+        found, origin = await NAMED[route.endpoint](ask)
+        whole = isinstance(found.body, bytes) and len(found.body) == found.length
+        if whole and (origin.fresh_until is None or origin.fresh_until > time.monotonic()):
+            kept = found.with_headers(namespace_headers(wanted.chosen))
+            if kept.length < KNOWN_BYTES // 4:
+                self._known[key] = _Known(kept, name, generation, origin)
+        return found
+
+    async def _catalog(self, route: Route, wanted: Wanted) -> Answer:
+        local = self._content.local
+        try:
+            async with asyncio.timeout(CATALOG_WAIT_SECONDS):
+                await local.wait_complete()
+        except TimeoutError:
+            pass
+        names = [name for name in local.snapshot.names if self._access.may_read(ANONYMOUS, name)]
+        return catalog(route, wanted.host, names, local.complete)

@@ -1,0 +1,84 @@
+"""Sending an answer through aiohttp. Nothing is decided here; after the first body byte the only error is a cut."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from typing import assert_never
+
+from aiohttp import web
+
+from mirror.logs import event
+from mirror.oci.errors import OciError
+from mirror.server.answer import Answer
+from mirror.store.body import ByteStream, FileSlice
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 256 * 1024
+
+
+class BodyBroken(Exception):
+    """The body cannot be had to its end: the file is shorter than it was."""
+
+
+async def send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    """Send a whole answer. Raises ConnectionError where the client is gone, or had to be cut off."""
+    headers = {**answer.headers, "Server": "mirror"}
+    if answer.status != 304:
+        headers["Content-Length"] = str(answer.length)
+    if isinstance(answer.body, bytes) and answer.send_body:
+        return web.Response(status=answer.status, headers=headers, body=answer.body[answer.start : answer.stop])
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    await response.prepare(request)
+    if answer.send_body:
+        try:
+            async for chunk in chunks(answer):
+                await response.write(chunk)
+        except (OciError, OSError, BodyBroken) as error:
+            if not isinstance(error, ConnectionError):
+                event(log, logging.WARNING, "answer_cut", target=request.path_qs[:300], reason=str(error))
+            # An error answer now would land inside the blob: the client must see a cut instead.
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the answer was cut") from error
+    await response.write_eof()
+    return response
+
+
+async def chunks(answer: Answer) -> AsyncIterator[bytes]:
+    """The bytes of the answer's body, in order."""
+    match answer.body:
+        case bytes() as content:
+            yield content[answer.start : answer.stop]
+        case FileSlice() as file:
+            async for chunk in _read_file(file, answer.start, answer.stop):
+                yield chunk
+        case ByteStream() as stream:
+            async for chunk in stream.read(answer.start, answer.stop):
+                yield chunk
+        case _:
+            assert_never(answer.body)
+
+
+async def _read_file(file: FileSlice, start: int, stop: int) -> AsyncIterator[bytes]:
+    position, end = file.offset + start, file.offset + stop
+    while position < end:
+        wanted = min(CHUNK_BYTES, end - position)
+        chunk = _read_cached(file.fd, wanted, position)
+        if chunk is None:
+            chunk = await asyncio.to_thread(os.pread, file.fd, wanted, position)
+        if not chunk:
+            raise BodyBroken(f"the file ends {end - position} bytes early")
+        position += len(chunk)
+        yield chunk
+
+
+def _read_cached(fd: int, size: int, offset: int) -> bytes | None:
+    """What the page cache has of it, without waiting for the disk; None where the disk must be asked."""
+    buffer = bytearray(size)
+    try:
+        count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+    except OSError:  # EAGAIN: not cached; EOPNOTSUPP: this filesystem cannot tell
+        return None
+    return bytes(memoryview(buffer)[:count]) if count < size else bytes(buffer)

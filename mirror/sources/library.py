@@ -1,0 +1,164 @@
+"""Reading local content: manifests with checked bytes, and where the bytes of a digest lie.
+
+Everything here blocks, and is called from threads; what it keeps is bounded and guarded by locks.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from mirror.logs import event
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ManifestInvalid
+from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
+from mirror.sources.layout import blob_path
+from mirror.sources.place import Place
+from mirror.sources.snapshot import Snapshot
+from mirror.store.body import BlobBody, FileSlice
+from mirror.store.files import Unreadable, open_regular, read_exactly
+
+log = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ReadManifest:
+    """A manifest with checked bytes, and what it links to."""
+
+    manifest: Manifest
+    links: ManifestLinks
+
+
+@dataclass(frozen=True, slots=True)
+class _Location:
+    """`size` is None where the whole file is the blob."""
+
+    path: str
+    root: str
+    offset: int = 0
+    size: int | None = None
+
+
+class _Kept:
+    """What outlives a snapshot, and the lock that guards it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        # Manifests by digest never change: bounded by bytes, no expiry.
+        self.manifests: LRUCache[Digest, ReadManifest] = LRUCache(
+            64 * MIB, getsizeof=lambda found: 4 * len(found.manifest.content) + 2048
+        )
+        # What was said once of a broken file is not said again; bounded, since anything can be broken.
+        self.said: LRUCache[str, bool] = LRUCache(10_000)
+
+
+class Library:
+    """The bytes of one snapshot. A new snapshot gets a new library; manifests, named by digest, move along."""
+
+    def __init__(self, snapshot: Snapshot, before: "Library | None" = None) -> None:
+        self.snapshot = snapshot
+        self._kept: _Kept = before._kept if before else _Kept()
+
+    def cached_manifest(self, digest: Digest) -> ReadManifest | None:
+        """The manifest, where it was read before. Does not block."""
+        with self._kept.lock:
+            return self._kept.manifests.get(digest)
+
+    def manifest(self, digest: Digest, near: Place | None, media_type: str | None = None) -> ReadManifest | None:
+        """The manifest with this digest, from the place `near` or any other; None where no right bytes are.
+
+        `media_type` is what a descriptor says it is.
+        """
+        found = self.cached_manifest(digest)
+        if found is not None:
+            return found
+        content = self._right_content(digest, near)
+        if content is None:
+            return None
+        try:
+            links = ManifestLinks.parse(content, media_type)
+        except ManifestInvalid as error:
+            self._say_once("manifest_not_served", str(digest), reason=str(error.detail))
+            return None
+        found = ReadManifest(Manifest(digest, links.media_type, content), links)
+        with self._kept.lock:
+            self._kept.manifests[digest] = found
+        return found
+
+    def content(self, digest: Digest, near: Place | None, max_bytes: int) -> bytes | None:
+        """The right bytes of a small blob such as a config, or None."""
+        return self._right_content(digest, near, max_bytes)
+
+    @contextmanager
+    def blob(self, digest: Digest, near: Place | None, sizes: frozenset[int]) -> Iterator[BlobBody | None]:
+        """The blob, open as long as the context is; None where no file of one of these sizes (bytes) holds it."""
+        generated = self.snapshot.generated.get(digest)
+        if generated is not None:
+            yield generated
+            return
+        for location in self._locations(digest, near):
+            try:
+                with open_regular(location.path, location.root) as (fd, status):
+                    size = status.st_size if location.size is None else location.size
+                    if size in sizes and location.offset + size <= status.st_size:
+                        yield FileSlice(fd, location.offset, size)
+                        return
+                    expected = " or ".join(map(str, sorted(sizes)))
+                    reason = f"{size} bytes, its descriptor says {expected}"
+                    self._say_once("blob_not_served", location.path, digest=digest, reason=reason)
+            except FileNotFoundError:
+                continue
+            except Unreadable as error:
+                self._say_once("blob_not_served", location.path, digest=digest, reason=str(error))
+        yield None
+
+    def _right_content(self, digest: Digest, near: Place | None, max_bytes: int = MAX_MANIFEST_BYTES) -> bytes | None:
+        generated = self.snapshot.generated.get(digest)
+        if generated is not None:
+            return generated
+        for location in self._locations(digest, near):
+            try:
+                with open_regular(location.path, location.root) as (fd, status):
+                    size = status.st_size if location.size is None else location.size
+                    if size > max_bytes:
+                        raise Unreadable(f"{size} bytes, at most {max_bytes} are read")
+                    content = read_exactly(fd, location.offset, size)
+            except FileNotFoundError:
+                continue
+            except (Unreadable, OSError) as error:
+                self._say_once("blob_not_served", location.path, digest=digest, reason=str(error))
+                continue
+            if digest.matches(content):
+                return content
+            self._say_once("blob_not_served", location.path, digest=digest, reason="its bytes have another digest")
+        return None
+
+    def _locations(self, digest: Digest, near: Place | None) -> Iterator[_Location]:
+        """Where the bytes may lie: near first, then the whole pool."""
+        if near is not None and near.members is None:
+            yield _Location(blob_path(near.path, digest), near.root)
+        elif near is not None and near.members is not None and digest in near.members:
+            member = near.members[digest]
+            yield _Location(near.path, near.root, member.offset, member.size)
+        pooled = self.snapshot.members.get(digest)
+        if pooled is not None and pooled[0] is not near:
+            place, member = pooled
+            yield _Location(place.path, place.root, member.offset, member.size)
+        for place in self.snapshot.folders:
+            path = blob_path(place.path, digest)
+            if place is not near and os.path.lexists(path):
+                yield _Location(path, place.root)
+
+    def _say_once(self, name: str, path: str, **fields: object) -> None:
+        key = f"{name} {path} {fields.get('reason')}"
+        with self._kept.lock:
+            if key in self._kept.said:
+                return
+            self._kept.said[key] = True
+        event(log, logging.WARNING, name, path=path, **fields)

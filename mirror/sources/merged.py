@@ -1,0 +1,116 @@
+"""All content there is: local first, then the upstream of the name's host; lists are the union of both."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.errors import NameUnknown, OciError, Unavailable, Unknown
+from mirror.oci.manifest import Manifest
+from mirror.oci.names import Host, Name, Repository
+from mirror.sources.local import LocalContent
+from mirror.sources.source import Found, Source
+from mirror.store.body import BlobBody
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the registry serves: local content, and upstreams by their host."""
+
+    local: LocalContent
+    upstreams: Mapping[Host, Source]
+    default_host: Host | None
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever an answer without an expiry may have become another."""
+        return self.local.generation
+
+    def meant(self, host: Host | None, repository: Repository) -> tuple[Name, Source]:
+        """The canonical name that a request means, and the sources that may answer it.
+
+        Needs the first scan to have ended. Raises NameUnknown where nothing may answer: an unknown host, or a
+        plain name that local content had once.
+        """
+        if host is not None:
+            name, local_only = Name(host, repository), False
+        else:
+            found, local_only = self.local.plain_name(repository, self.default_host)
+            if found is None:
+                raise NameUnknown({"name": repository, "reason": "its local content is gone"})
+            name = found
+        upstream = None if local_only or name.host is None else self.upstreams.get(name.host)
+        return name, FirstMatch((self.local,) if upstream is None else (self.local, upstream))
+
+
+@dataclass(frozen=True)
+class FirstMatch:
+    """Ordered sources; the first that knows what was asked answers. A `Source` itself."""
+
+    sources: Sequence[Source]
+
+    async def resolve(self, name: Name, reference: str) -> Found[Manifest]:
+        """See `Source.resolve`."""
+        return await self._first(lambda source: source.resolve(name, reference))
+
+    async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
+        """See `Source.stat_blob`."""
+        return await self._first(lambda source: source.stat_blob(name, digest))
+
+    @asynccontextmanager
+    async def open_blob(self, name: Name, digest: Digest) -> AsyncIterator[Found[BlobBody]]:
+        """See `Source.open_blob`."""
+        async with AsyncExitStack() as stack:
+            found = await self._first(lambda source: stack.enter_async_context(source.open_blob(name, digest)))
+            yield found
+
+    async def tags(self, name: Name, last: str, limit: int | None) -> Found[Sequence[str]]:
+        """The union of all sources' tags; where one fails, the others', with a warning."""
+        found = await self._every(lambda source: source.tags(name, last, limit))
+        if len(found) == 1:
+            return found[0]
+        tags = sorted(set().union(*(one.value for one in found)))
+        return Found(tags if limit is None else tags[:limit], found[-1].origin)
+
+    async def referrers(self, name: Name, subject: Digest) -> Found[Sequence[Descriptor]]:
+        """The union of all sources' referrers, each digest once."""
+        found = await self._every(lambda source: source.referrers(name, subject))
+        joined = {descriptor.digest: descriptor for one in reversed(found) for descriptor in one.value}
+        return Found(list(joined.values()), found[-1].origin)
+
+    async def _first(self, ask: Callable[[Source], Awaitable[T]]) -> T:
+        unknown: Unknown = NameUnknown()
+        for source in self.sources:
+            try:
+                return await ask(source)
+            except Unknown as error:
+                # "This repository has no such manifest" tells more than "no such repository".
+                if isinstance(unknown, NameUnknown):
+                    unknown = error
+        raise unknown
+
+    async def _every(self, ask: Callable[[Source], Awaitable[Found[T]]]) -> list[Found[T]]:
+        """Every source's answer, at least one; the last carries a warning where another failed."""
+        found: list[Found[T]] = []
+        failed: OciError | None = None
+        unknown: Unknown = NameUnknown()
+        for source in self.sources:
+            try:
+                found.append(await ask(source))
+            except Unknown as error:
+                unknown = error
+            except Unavailable as error:
+                failed = error
+        if not found:
+            raise failed or unknown
+        if failed is not None:
+            origin = found[-1].origin
+            warning = "a source did not answer: this list may be incomplete"
+            found[-1] = replace(
+                found[-1], origin=replace(origin, fresh_until=0, warnings=(*origin.warnings, warning))
+            )
+        return found

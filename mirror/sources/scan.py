@@ -1,0 +1,186 @@
+"""Finding local content: walks the roots and says what lies there, reading no more than each place's index.
+
+A scan blocks (folders, stats, small reads) and returns plain values; it runs beside the event loop.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from mirror.oci.names import Host
+from mirror.sources.layout import MAX_INDEX_BYTES, LayoutBroken, check_layout_file, read_index
+from mirror.sources.naming import Namer
+from mirror.sources.place import Place
+from mirror.store.files import Unreadable, is_inside, read_regular
+
+# Deeper folders are a mistake or a trap; repository names end at 255 characters anyway.
+MAX_DEPTH = 128
+
+Signature = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder of local content. `prefix` and `host` apply to the names of its places."""
+
+    path: str
+    prefix: str | None = None
+    host: Host | None = None
+    coalesce: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not served, and why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What one scan found; `changed` tells whether anything differs from the scan before."""
+
+    places: tuple[Place, ...]
+    problems: tuple[Problem, ...]
+    changed: bool
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was last read at a path, so that an unchanged place is not read again."""
+
+    signature: Signature
+    places: tuple[Place, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder met on the way: its path as served, and below the root; `links` are those followed to get here."""
+
+    path: str
+    parts: tuple[str, ...]
+    ancestors: frozenset[tuple[int, int]]
+
+
+@dataclass
+class Scanner:
+    """Scans the roots again and again, reading only what changed."""
+
+    roots: Sequence[Root]
+    own_hosts: frozenset[str] = frozenset()
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _problems: frozenset[Problem] = frozenset()
+
+    def scan(self) -> Scan:
+        """Everything that lies in the roots now. Never raises for what is found there."""
+        seen: dict[str, _Seen] = {}
+        problems: list[Problem] = []
+        for root in self.roots:
+            if not os.path.isdir(root.path):
+                problems.append(Problem(root.path, "no such folder"))
+                continue
+            namer = Namer(root.prefix, root.host, self.own_hosts)
+            for folder in self._folders(root, problems):
+                if folder.path not in seen:
+                    seen[folder.path] = self._layout(folder, root, namer)
+        for one in seen.values():
+            problems.extend(one.problems)
+        now = frozenset(problems)
+        # A `_Seen` that was not read again is the same object as before.
+        changed = now != self._problems or seen.keys() != self._seen.keys()
+        changed = changed or any(self._seen[path] is not one for path, one in seen.items())
+        self._seen, self._problems = seen, now
+        places = tuple(place for one in seen.values() for place in one.places)
+        return Scan(places, tuple(sorted(now, key=str)), changed)
+
+    def _folders(self, root: Root, problems: list[Problem]) -> Iterator[_Folder]:
+        """Every layout folder below the root, in order of path."""
+        real_root = os.path.realpath(root.path)
+        waiting = [_Folder(root.path, (), frozenset())]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                status = os.stat(folder.path)
+                with os.scandir(folder.path) as listing:
+                    children = sorted(listing, key=lambda child: child.name)
+            except OSError as error:
+                problems.append(Problem(folder.path, error.strerror or "unreadable"))
+                continue
+            identity = (status.st_dev, status.st_ino)
+            if identity in folder.ancestors or len(folder.ancestors) > MAX_DEPTH:
+                continue  # a link back up, or a depth that only links make
+            names = {child.name for child in children}
+            is_layout = "index.json" in names and ("oci-layout" in names or "blobs" in names)
+            if is_layout:
+                yield folder
+            ancestors = folder.ancestors | {identity}
+            for child in reversed(children):
+                if child.name.startswith(".") or (is_layout and child.name == "blobs"):
+                    continue  # hidden names are for tools that are still writing
+                if _is_folder(child, real_root, problems):
+                    waiting.append(_Folder(child.path, (*folder.parts, child.name), ancestors))
+
+    def _layout(self, folder: _Folder, root: Root, namer: Namer) -> _Seen:
+        before = self._seen.get(folder.path)
+        try:
+            index = os.stat(f"{folder.path}/index.json")
+            signature = (index.st_mtime_ns, index.st_ctime_ns, index.st_size, index.st_ino)
+        except OSError as error:
+            return _Seen((), problems=(Problem(f"{folder.path}/index.json", error.strerror or "unreadable"),))
+        if before is not None and before.signature == signature:
+            return before
+        try:
+            place = self._read_layout(folder, root, namer, index.st_mtime_ns)
+        except (LayoutBroken, Unreadable, OSError) as error:
+            reason = str(error)
+            if before is not None and before.places:
+                reason += "; what it held before is still served"
+            # An empty signature: a broken place is read again at the next scan.
+            seen = _Seen((), before.places if before else (), (Problem(folder.path, reason),))
+            return before if before == seen else seen
+        return _Seen(signature, (place,), tuple(Problem(folder.path, reason) for reason in place.problems))
+
+    def _read_layout(self, folder: _Folder, root: Root, namer: Namer, modified_ns: int) -> Place:
+        real_root = os.path.realpath(root.path)
+        try:
+            check_layout_file(read_regular(f"{folder.path}/oci-layout", 4096, real_root))
+        except FileNotFoundError:
+            raise LayoutBroken("no oci-layout file beside index.json") from None
+        content = read_regular(f"{folder.path}/index.json", MAX_INDEX_BYTES, real_root)
+        # A root that is itself a layout goes by its folder's name.
+        name = namer.place(folder.parts or (os.path.basename(real_root),))
+        entries, problems = read_index(content, namer, name)
+        unnamed = any(not entry.namings for entry in entries)
+        if name.problem and (unnamed or problems):
+            problems = (name.problem, *problems)
+        return Place(
+            path=folder.path,
+            root=real_root,
+            name=name.name,
+            entries=entries,
+            modified_ns=modified_ns,
+            plain=name.plain,
+            coalesce=root.coalesce,
+            problems=problems,
+        )
+
+
+def _is_folder(child: os.DirEntry[str], real_root: str, problems: list[Problem]) -> bool:
+    """Whether to go down there. A link that leads out of the root is a problem, with its mend."""
+    try:
+        if not child.is_symlink():
+            return child.is_dir(follow_symlinks=False)
+        if not child.is_dir():
+            return False
+    except OSError:
+        return False
+    target = os.path.realpath(child.path)
+    if is_inside(target, real_root):
+        return True
+    problems.append(Problem(child.path, f"leads out of the root; add {target} to layouts to serve it"))
+    return False

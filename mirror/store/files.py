@@ -1,0 +1,62 @@
+"""Reading files that other people put there: never a hang, never a device, never out of the root."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Unreadable(Exception):
+    """A file that is not read, and why; the text names the path."""
+
+
+@contextmanager
+def open_regular(path: str, root: str | None = None) -> Iterator[tuple[int, os.stat_result]]:
+    """A read-only descriptor of the regular file at `path`, and its status.
+
+    With `root` (a real path), links that lead out of it are refused. Raises Unreadable, also for FIFOs and
+    devices, which are opened without waiting and let go at once; FileNotFoundError where there is nothing.
+    """
+    if root is not None and not is_inside(os.path.realpath(path), root):
+        if not os.path.lexists(path):
+            raise FileNotFoundError(path)
+        raise Unreadable(f"{path}: leads out of {root}")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable(f"{path}: not a regular file")
+        yield fd, status
+    finally:
+        os.close(fd)
+
+
+def read_regular(path: str, max_bytes: int, root: str | None = None) -> bytes:
+    """All bytes of the regular file at `path`. Raises Unreadable beyond `max_bytes`, or as `open_regular`."""
+    with open_regular(path, root) as (fd, status):
+        if status.st_size > max_bytes:
+            raise Unreadable(f"{path}: {status.st_size} bytes, at most {max_bytes} are read")
+        return read_exactly(fd, 0, status.st_size)
+
+
+def read_exactly(fd: int, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset`, or fewer where the file ends before."""
+    pieces = []
+    while size > 0:
+        piece = os.pread(fd, size, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def is_inside(path: str, root: str) -> bool:
+    """Whether the real path `path` is `root` or lies below it."""
+    return path == root or path.startswith(root.rstrip("/") + "/")
