@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import os
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,37 +16,38 @@ from mirror.store.feed import Fetch, WrongContent
 from mirror.store.fill import Fill
 from mirror.store.job import Counters, Job, Limits
 from mirror.store.parts import Files
+from mirror.store.pool import BlobPool
 from mirror.store.pull import Pull
 from mirror.store.threads import acquire, close_later
-from mirror.store.upkeep import clean_parts, iterate_blobs, remove_blob, write_blob
 
 log = logging.getLogger(__name__)
-
-# A part that nobody went on with for this long will not be gone on with.
-PART_MAX_AGE_SECONDS = 7 * 24 * 3600.0
 
 
 class BlobStore:
     """`<path>/blobs/<alg>/<xx>/<hex>`, shared by any number of processes; in each, of one event loop.
 
-    Nothing is found there that is not whole and right. The locks are explained in `parts.py`.
+    Nothing is found there that is not whole and right. `pool` is the same for threads. `on_stored(digest, size)`
+    is called on the event loop for each blob that this process published, by a fill or by `put`.
     """
 
-    def __init__(self, path: Path, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits | None = None,
+        on_stored: Callable[[Digest, int], None] = lambda digest, size: None,
+    ) -> None:
         self.counters = Counters()
         self._files = Files(path)
+        self.pool = BlobPool(self._files)
         self._limits = limits or Limits()
+        self._on_stored = on_stored
         self._fills: dict[Digest, Fill] = {}
         self._reading: Counter[Digest] = Counter()
         self._stopping = False
 
     async def size(self, digest: Digest) -> int | None:
         """Size in bytes of a blob that is here; opens nothing."""
-        try:
-            found = await asyncio.to_thread(os.stat, self._files.blob(digest))
-        except FileNotFoundError:
-            return None
-        return found.st_size
+        return await asyncio.to_thread(self.pool.size, digest)
 
     @asynccontextmanager
     async def open(self, digest: Digest) -> AsyncIterator[FileSlice]:
@@ -76,7 +76,7 @@ class BlobStore:
         fill = self._fills.get(digest)
         collapsed = fill is not None
         if fill is None:
-            fill = Fill(Job(self._files, digest, size, self._limits, self.counters), keep)
+            fill = Fill(Job(self._files, digest, size, self._limits, self.counters, self._on_stored), keep)
             self._fills[digest] = fill
         fill.join(supplier, fetch)
         if not collapsed:
@@ -89,38 +89,22 @@ class BlobStore:
 
     async def put(self, digest: Digest, content: bytes) -> None:
         """Store small content, a manifest. Raises WrongContent where it is not what the digest names, OSError."""
-        if not digest.matches(content):
+        if not await asyncio.to_thread(digest.matches, content):
             raise WrongContent({"digest": digest})
-        if await self.size(digest) is None:
-            await asyncio.to_thread(write_blob, self._files, digest, content)
-
-    async def remove(self, digest: Digest) -> bool:
-        """Remove a blob, unless it is being read in any process; whether it is gone."""
-        return await asyncio.to_thread(remove_blob, self._files, digest)
-
-    def iterate(self) -> Iterator[tuple[Digest, int]]:
-        """Every blob here with its size in bytes; to be used in a thread."""
-        return iterate_blobs(self._files)
-
-    def in_use(self, digest: Digest) -> bool:
-        """Whether this process reads or fills it; `remove` knows of the other processes as well."""
-        return digest in self._fills or digest in self._reading
+        await asyncio.to_thread(self.pool.write, digest, content)
+        self._on_stored(digest, len(content))
 
     def busy(self) -> set[Digest]:
-        """All that are in use in this process."""
+        """All that this process reads or fills; `pool.in_use` knows of the other processes as well."""
         return {*self._fills, *self._reading}
 
     def running(self) -> int:
         """Fills running in this process, those included that follow another process's."""
         return len(self._fills)
 
-    async def parts_bytes(self) -> int:
-        """What parts take on the disk: the bytes in flight, of all processes."""
-        return await asyncio.to_thread(self._files.parts_bytes)
-
     async def clean_parts(self) -> list[str]:
         """At start: remove parts that nobody will go on with; the names removed. Living processes' stay."""
-        removed = await asyncio.to_thread(clean_parts, self._files, time.time(), PART_MAX_AGE_SECONDS)
+        removed = await asyncio.to_thread(self.pool.clean_parts)
         if removed:
             log.info("removed %d parts that were left behind", len(removed))
         return removed

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,7 @@ class Job:
     expected_size: int | None
     limits: Limits
     counters: Counters
+    on_stored: Callable[[Digest, int], None]
     progress: Progress = field(default_factory=Progress)
     suppliers: dict[str, Fetch] = field(default_factory=dict)
     _begun: tuple[float, int] | None = None
@@ -86,6 +87,7 @@ class Job:
         """Readers have it all by now: a failure costs the copy only."""
         try:
             await publishing
+            self.on_stored(self.digest, part.size())
         except (StorageFailed, OSError) as error:
             log.warning("blob %s was not kept: %s", self.digest, error)
             await asyncio.to_thread(part.drop)

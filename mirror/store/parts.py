@@ -72,14 +72,6 @@ class Files:
         found = os.statvfs(self.parts)
         return found.f_bavail * found.f_frsize
 
-    def parts_bytes(self) -> int:
-        """What all parts take together."""
-        total = 0
-        for path in self.parts.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size
-        return total
-
     def open_blob(self, digest: Digest) -> int | None:
         """A descriptor that holds the blob's shared lock; None where it is not here."""
         try:
