@@ -1,6 +1,6 @@
 """Text files that grow by whole lines and that several processes read while one writes.
 
-A torn last line (a crash, a full disk) is no line: readers leave it out, the next writer closes it off. The first
+A torn last line (a crash, a full disk) is no line: readers leave it out, the next writer cuts it off. The first
 line is a comment that no other file has: together with inode, size and time it tells a reader exactly whether what
 it has read is still the beginning of the file, so that only what was appended is read.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _HEAD_BYTES = 80
+_MAX_TORN_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class LineFile:
     def unchanged(self, mark: Mark | None) -> bool:
         """Whether the file is as it was read up to `mark` (None: it was not there). One stat, about 2 µs."""
         try:
-            now = os.stat(self.path)  # noqa: PTH116 on every hit: a Path would cost as much as the call
+            now = os.stat(self.path)
         except OSError:
             return mark is None
         return (
@@ -59,7 +60,7 @@ class LineFile:
     def pending_bytes(self, mark: Mark | None) -> int:
         """About how many bytes a `read(mark)` would have to go through."""
         try:
-            now = os.stat(self.path)  # noqa: PTH116 as above
+            now = os.stat(self.path)
         except OSError:
             return 0
         same = mark is not None and now.st_ino == mark.inode and now.st_size >= mark.size
@@ -103,7 +104,7 @@ class LineFile:
             if not size:
                 content = self._head() + content
             elif os.pread(descriptor, 1, size - 1) != b"\n":
-                content = b"\n" + content
+                content = _cut_torn_line(descriptor, size) + content
             _write(descriptor, content, self.path)
             _stamp(descriptor)
         finally:
@@ -128,7 +129,7 @@ class LineFile:
 
 def replace_file(path: str, content: bytes) -> None:
     """Publish `content` as `path`, whole or not at all, also after a crash. The caller holds the lock."""
-    os.replace(prepare_file(path, content), path)  # noqa: PTH105 both are plain strings
+    os.replace(prepare_file(path, content), path)
 
 
 def prepare_file(path: str, content: bytes, *, sync: bool = True) -> str:
@@ -144,6 +145,16 @@ def prepare_file(path: str, content: bytes, *, sync: bool = True) -> str:
     finally:
         os.close(descriptor)
     return part
+
+
+def _cut_torn_line(descriptor: int, size: int) -> bytes:
+    """Cut the file back to its last whole line; what is to be written first where there is none near the end."""
+    start = max(0, size - _MAX_TORN_BYTES)
+    last = os.pread(descriptor, size - start, start).rfind(b"\n")
+    if last < 0 and start > 0:
+        return b"\n"
+    os.ftruncate(descriptor, start + last + 1)
+    return b""
 
 
 def _write(descriptor: int, content: bytes, path: str) -> None:

@@ -73,7 +73,7 @@ class Lists:
         """The list that was last put; one stat where it is in memory."""
         path = self._path(kind)
         try:
-            now = os.stat(path)  # noqa: PTH116 on hits: a Path would cost as much as the call
+            now = os.stat(path)
         except OSError:
             return None
         stamp = (now.st_ino, now.st_size, now.st_mtime_ns)
@@ -87,7 +87,7 @@ class Lists:
         """How many bytes `get` would have to parse."""
         path = self._path(kind)
         try:
-            now = os.stat(path)  # noqa: PTH116 as above
+            now = os.stat(path)
         except OSError:
             return 0
         return 0 if self._memory.get(path, (now.st_ino, now.st_size, now.st_mtime_ns)) else now.st_size

@@ -57,7 +57,7 @@ def _acquire(path: str, *, wait: bool) -> int | None:
 
 def _is_at(descriptor: int, path: str) -> bool:
     try:
-        there = os.stat(path)  # noqa: PTH116 a plain string, as os.open wants it
+        there = os.stat(path)
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(descriptor), there)

@@ -75,8 +75,8 @@ class TableFile:
         # Readers in this process wait for two renames, not for the disk.
         with self._mutex:
             # In this order: whoever reads in between applies the journal's lines again, to the same end.
-            os.replace(index, self._index_path)  # noqa: PTH105 both are plain strings
-            os.replace(journal, self._journal.path)  # noqa: PTH105
+            os.replace(index, self._index_path)
+            os.replace(journal, self._journal.path)
             self._stamp = _stamp(self._index_path)
             self._mark = self._journal.read().mark
             self._lines = 0
@@ -108,7 +108,7 @@ def _joined(content: bytes, lines: Iterable[str]) -> Table:
 
 def _stamp(path: str) -> _Stamp | None:
     try:
-        now = os.stat(path)  # noqa: PTH116 on every hit: a Path would cost as much as the call
+        now = os.stat(path)
     except OSError:
         return None
     return now.st_ino, now.st_size, now.st_mtime_ns
@@ -116,7 +116,7 @@ def _stamp(path: str) -> _Stamp | None:
 
 def _read(path: str) -> tuple[_Stamp | None, bytes]:
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 a plain string, as for the stats
+        with open(path, "rb", buffering=0) as file:
             now = os.fstat(file.fileno())
             return (now.st_ino, now.st_size, now.st_mtime_ns), file.read()
     except (FileNotFoundError, NotADirectoryError):

@@ -67,7 +67,7 @@ def unpack(path: str, into: str, max_bytes: int, reserve_bytes: int = RESERVE_BY
             raise ArchiveInvalid("not a compressed archive")
         key = _sha256(archive)
         target = unpacked_path(into, key)
-        if not os.path.exists(target):  # noqa: PTH110 paths are strings here, as in Place
+        if not os.path.exists(target):
             with _writing(into, target) as fd:
                 reader = MemberReader(archive, 0, archive.size)
                 _write(fd, decompressed(kind, reader, max_bytes), into, reserve_bytes)

@@ -85,7 +85,9 @@ def _read_or_refuse(content: bytes, descriptor_type: str | None) -> None:
 
 MANIFEST_TYPES = st.sampled_from(sorted(media_types.MANIFESTS))
 # Not well-formed, not known, not a string, not there.
-UNKNOWN_TYPES: st.SearchStrategy[Any] = st.sampled_from(["", "text/plain", f"{media_types.OCI_INDEX};charset=utf-8", 7, None, [], {}])
+UNKNOWN_TYPES: st.SearchStrategy[Any] = st.sampled_from(
+    ["", "text/plain", f"{media_types.OCI_INDEX};charset=utf-8", 7, None, [], {}]
+)
 SHAPES: list[tuple[dict[str, Any], str]] = [
     ({"manifests": []}, media_types.OCI_INDEX),
     ({"layers": []}, media_types.OCI_MANIFEST),
