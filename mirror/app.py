@@ -13,9 +13,16 @@ from mirror.server.access import Everyone
 from mirror.server.http import Listener, TlsFiles
 from mirror.server.names import NameRules
 from mirror.server.registry import Registry
+from mirror.sources.adoption import find_homes
+from mirror.sources.library import Library
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
-from mirror.sources.scan import Root, Scanner
+from mirror.sources.scan import Root, Scan, Scanner
+from mirror.sources.shelf import Job, Shelf
+from mirror.sources.snapshot import Snapshot
+from mirror.sources.view import View
+from mirror.store.archive_state import ArchiveState
+from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 
 log = logging.getLogger(__name__)
@@ -35,18 +42,41 @@ class Running:
 
 
 def scanner(config: Config) -> Scanner:
-    """The scanner of the configured folders."""
+    """The scanner of the configured folders. Blocks: opens what is remembered of archives."""
     roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
-    return Scanner(roots, own_hosts(config))
+    shelf = Shelf(
+        ArchiveState(config.cache.path / "archives.db"), str(config.cache.path / "unpacked"), config.unpack_max_bytes
+    )
+    return Scanner(roots, own_hosts(config), shelf)
+
+
+def generated(config: Config) -> GeneratedManifests:
+    """The manifests that were made for local content."""
+    return GeneratedManifests(config.cache.path / "generated")
 
 
 def own_hosts(config: Config) -> frozenset[str]:
     """The names of this mirror itself: those configured, and the address that it listens on."""
     listen = config.listen
-    here = {f"{listen.host}:{listen.port}"} if listen.port else set()
+    here = {str(listen)} if listen.port else set()
     if listen.port and listen.host in ("127.0.0.1", "::1", "localhost"):
         here |= {f"localhost:{listen.port}", f"127.0.0.1:{listen.port}"}
     return frozenset(normalize_host(name) for name in here | set(config.names))
+
+
+def view_now(config: Config) -> tuple[Scan, View]:
+    """All local content as it lies there now, with the slow work that archives need done first. Blocks."""
+    scanning = scanner(config)
+    scan = scanning.scan()
+    done: set[Job] = set()
+    while scanning.shelf is not None and (jobs := [job for job in scan.jobs if job not in done]):
+        for job in jobs:
+            scanning.shelf.work(job)
+        done.update(jobs)
+        scan = scanning.scan()
+    library = Library(Snapshot.of(scan.places), verify=scanning.shelf.verify if scanning.shelf else None)
+    homes = find_homes(library.snapshot, library)
+    return scan, View(Library(Snapshot.of(scan.places, homes), library), generated(config))
 
 
 def remembered(config: Config) -> RememberedNames:
@@ -57,7 +87,12 @@ def remembered(config: Config) -> RememberedNames:
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[Running]:
     """The configured mirror, listening from the start; its first scan goes on beside."""
-    local = LocalContent(scanner(config), await asyncio.to_thread(remembered, config), config.refresh_seconds)
+    local = LocalContent(
+        await asyncio.to_thread(scanner, config),
+        await asyncio.to_thread(remembered, config),
+        generated(config),
+        config.refresh_seconds,
+    )
     content = Content(local, {}, config.default_host)
     rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
     listener = Listener(

@@ -9,7 +9,6 @@ from mirror.oci.manifest import MAX_MANIFEST_BYTES, ManifestLinks
 from mirror.sources.docker_save import (
     MANIFEST_JSON,
     MAX_MANIFEST_JSON_BYTES,
-    Claim,
     ImageBroken,
     SavedImage,
     generate,
@@ -20,7 +19,7 @@ from mirror.sources.layout import MAX_INDEX_BYTES, LayoutBroken, check_layout_fi
 from mirror.sources.naming import Namer, PlaceName
 from mirror.sources.place import Entry, Naming, Place
 from mirror.store.archive_file import Stamp, open_archive
-from mirror.store.layer_hashes import StoredLayer
+from mirror.store.layer_hashes import Claim, StoredLayer
 from mirror.store.tar_index import Member, MemberUnusable, OpenTar, TarIndex, index_tar
 
 INDEX_JSON = "index.json"

@@ -15,7 +15,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import DigestInvalid
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
-from mirror.store.layer_hashes import StoredLayer, compression
+from mirror.store.layer_hashes import Claim, StoredLayer, compression
 from mirror.store.tar_index import Member, MemberUnusable, OpenTar
 
 MANIFEST_JSON = "manifest.json"
@@ -39,19 +39,6 @@ class SavedImage:
     config: str
     repo_tags: tuple[str, ...]
     layers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What an archive says of a member, not yet compared with its bytes."""
-
-    digest: Digest
-    member: Member
-    diff_id: Digest
-
-    def holds(self, layer: StoredLayer) -> bool:
-        """Whether the bytes, once hashed, are what was claimed."""
-        return (layer.digest, layer.diff_id) == (self.digest, self.diff_id)
 
 
 @dataclass(frozen=True, slots=True)

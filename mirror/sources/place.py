@@ -7,6 +7,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.names import Name
 from mirror.store.archive_file import Stamp
+from mirror.store.layer_hashes import Claim
 from mirror.store.tar_index import Member as Member  # noqa: PLC0414 part of what is said here
 
 
@@ -59,3 +60,5 @@ class Place:
     problems: tuple[str, ...] = field(default=())
     unpacked: str | None = None
     stamp: Stamp | None = None
+    # What the archive says of layers that nobody has hashed yet: to be verified before they are served.
+    claims: Mapping[Digest, Claim] | None = None

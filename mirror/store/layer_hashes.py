@@ -19,6 +19,19 @@ class StoredLayer:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an archive says of a member, not yet compared with its bytes."""
+
+    digest: Digest
+    member: Member
+    diff_id: Digest
+
+    def holds(self, layer: StoredLayer) -> bool:
+        """Whether the bytes, once hashed, are what was claimed."""
+        return (layer.digest, layer.diff_id) == (self.digest, self.diff_id)
+
+
 def hash_layers(
     path: str, stamp: Stamp, members: Iterable[Member], max_unpacked_bytes: int
 ) -> dict[Member, StoredLayer]:
