@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from cachetools import LRUCache
 
@@ -17,7 +16,7 @@ from mirror.server.answer import Answer, answer, json_answer, namespace_headers
 from mirror.server.ask import Ask
 from mirror.server.blobs import blob
 from mirror.server.catalog import catalog
-from mirror.server.conditions import conditioned
+from mirror.server.conditions import Headers, conditioned
 from mirror.server.errors import error_answer, internal_error
 from mirror.server.manifests import manifest
 from mirror.server.names import REF_NAME_HEADER, NameRules, Wanted, read_names
@@ -39,13 +38,6 @@ NAMED: Mapping[Endpoint, Callable[[Ask], Awaitable[tuple[Answer, Origin]]]] = {
     Endpoint.TAGS: tags,
     Endpoint.REFERRERS: referrers,
 }
-
-
-class Headers(Protocol):
-    """Request headers, by name in any case."""
-
-    def get(self, name: str, /) -> str | None: ...
-    def getall(self, name: str, default: Sequence[str], /) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +80,15 @@ class Registry:
         if known is not None and self._stands(known):
             if known.origin.used is not None:
                 known.origin.used()
-            return conditioned(known.answer, method, headers.get)
+            return conditioned(known.answer, method, headers)
         try:
             route = parse_target(target)
             wanted = read_names(route, key[1], host, self._rules)
         except OciError as error:
-            return conditioned(error_answer(error), method, headers.get)
+            return conditioned(error_answer(error), method, headers)
         at_once = self._at_once(route)
         if at_once is not None:
-            return conditioned(at_once.with_headers(namespace_headers(wanted.chosen)), method, headers.get)
+            return conditioned(at_once.with_headers(namespace_headers(wanted.chosen)), method, headers)
         return Pending(lambda: self._pending(method, route, wanted, key, headers))
 
     def _stands(self, known: _Known) -> bool:
@@ -133,7 +125,7 @@ class Registry:
             except Exception:
                 log.exception("request_failed", extra={"fields": {"method": method, "target": key[0]}})
                 found = internal_error()
-            yield conditioned(found.with_headers(namespace_headers(wanted.chosen)), method, headers.get)
+            yield conditioned(found.with_headers(namespace_headers(wanted.chosen)), method, headers)
 
     async def _named(self, method: str, route: Route, wanted: Wanted, key: _Key, stack: AsyncExitStack) -> Answer:
         await self._content.local.wait_ready()
