@@ -17,8 +17,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid
 from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.sources.layout import blob_path
-from mirror.sources.place import Place
+from mirror.sources.place import Member, Place
 from mirror.sources.snapshot import Snapshot
+from mirror.store.archive_file import Stamp
 from mirror.store.body import BlobBody, FileSlice
 from mirror.store.files import Unreadable, open_regular, read_exactly
 
@@ -37,12 +38,26 @@ class ReadManifest:
 
 @dataclass(frozen=True, slots=True)
 class _Location:
-    """`size` is None where the whole file is the blob."""
+    """`size` is None where the whole file is the blob; `stamp`, where set, is that of the only right file."""
 
     path: str
-    root: str
+    root: str | None
     offset: int = 0
     size: int | None = None
+    stamp: Stamp | None = None
+
+    @classmethod
+    def of_member(cls, place: Place, member: Member) -> "_Location":
+        root = None if place.unpacked else place.root
+        return cls(place.bytes_path, root, member.offset, member.size, place.stamp)
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[int, os.stat_result]]:
+        """As `open_regular`; another file by the archive's name is not taken for it."""
+        with open_regular(self.path, self.root) as (fd, status):
+            if self.stamp is not None and Stamp.of(status) != self.stamp:
+                raise Unreadable("it is no longer the archive that was read")
+            yield fd, status
 
 
 class _Kept:
@@ -104,7 +119,7 @@ class Library:
             return
         for location in self._locations(digest, near):
             try:
-                with open_regular(location.path, location.root) as (fd, status):
+                with location.open() as (fd, status):
                     size = status.st_size if location.size is None else location.size
                     if size in sizes and location.offset + size <= status.st_size:
                         yield FileSlice(fd, location.offset, size)
@@ -124,7 +139,7 @@ class Library:
             return generated
         for location in self._locations(digest, near):
             try:
-                with open_regular(location.path, location.root) as (fd, status):
+                with location.open() as (fd, status):
                     size = status.st_size if location.size is None else location.size
                     if size > max_bytes:
                         raise Unreadable(f"{size} bytes, at most {max_bytes} are read")
@@ -144,12 +159,10 @@ class Library:
         if near is not None and near.members is None:
             yield _Location(blob_path(near.path, digest), near.root)
         elif near is not None and near.members is not None and digest in near.members:
-            member = near.members[digest]
-            yield _Location(near.path, near.root, member.offset, member.size)
+            yield _Location.of_member(near, near.members[digest])
         pooled = self.snapshot.members.get(digest)
         if pooled is not None and pooled[0] is not near:
-            place, member = pooled
-            yield _Location(place.path, place.root, member.offset, member.size)
+            yield _Location.of_member(*pooled)
         for place in self.snapshot.folders:
             path = blob_path(place.path, digest)
             if place is not near and os.path.lexists(path):

@@ -59,6 +59,9 @@ class Place:
     problems: tuple[str, ...] = field(default=())
     unpacked: str | None = None
     stamp: Stamp | None = None
+    # Members whose digest is so far only what a saved image claims: no reader may get the whole of one before its
+    # bytes were hashed.
+    unverified: frozenset[Digest] = frozenset()
 
     @property
     def bytes_path(self) -> str:
