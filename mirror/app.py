@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableSequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 from mirror.config import Config
 from mirror.logs import event
@@ -13,12 +14,34 @@ from mirror.server.access import Everyone
 from mirror.server.http import Listener, TlsFiles
 from mirror.server.names import NameRules
 from mirror.server.registry import Registry
+from mirror.sources.adoption import find_homes
+from mirror.sources.archive_reader import ArchiveReader
+from mirror.sources.library import Library
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
-from mirror.sources.scan import Root, Scanner
+from mirror.sources.scan import Root, Scan, Scanner
+from mirror.sources.shelf import Job, Shelf
+from mirror.sources.snapshot import Snapshot
+from mirror.sources.view import View
+from mirror.store.archive_state import ArchiveState
+from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One worker's place among the others. `ready` has a byte for each; `parent` ends when the parent does."""
+
+    index: int
+    ready: MutableSequence[int]
+    parent: Connection
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every worker serves."""
+        return all(self.ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +58,40 @@ class Running:
 
 
 def scanner(config: Config) -> Scanner:
-    """The scanner of the configured folders."""
+    """The scanner of the configured folders. Blocks: opens what is remembered of archives."""
     roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
-    return Scanner(roots, own_hosts(config))
+    state = ArchiveState(config.cache.path / "archives.db")
+    reader = ArchiveReader(state, str(config.cache.path / "unpacked"), config.unpack_max_bytes)
+    return Scanner(roots, own_hosts(config), Shelf(reader))
+
+
+def generated(config: Config) -> GeneratedManifests:
+    """The manifests that were made for local content."""
+    return GeneratedManifests(config.cache.path / "generated")
 
 
 def own_hosts(config: Config) -> frozenset[str]:
     """The names of this mirror itself: those configured, and the address that it listens on."""
     listen = config.listen
-    here = {f"{listen.host}:{listen.port}"} if listen.port else set()
+    here = {str(listen)} if listen.port else set()
     if listen.port and listen.host in ("127.0.0.1", "::1", "localhost"):
         here |= {f"localhost:{listen.port}", f"127.0.0.1:{listen.port}"}
     return frozenset(normalize_host(name) for name in here | set(config.names))
+
+
+def view_now(config: Config) -> tuple[Scan, View]:
+    """All local content as it lies there now, with the slow work that archives need done first. Blocks."""
+    scanning = scanner(config)
+    scan = scanning.scan()
+    done: set[Job] = set()
+    while scanning.shelf is not None and (jobs := [job for job in scan.jobs if job not in done]):
+        for job in jobs:
+            scanning.shelf.work(job)
+        done.update(jobs)
+        scan = scanning.scan()
+    library = Library(Snapshot.of(scan.places), verify=scanning.shelf.verify if scanning.shelf else None)
+    homes = find_homes(library.snapshot, library)
+    return scan, View(Library(Snapshot.of(scan.places, homes), library), generated(config))
 
 
 def remembered(config: Config) -> RememberedNames:
@@ -55,23 +100,37 @@ def remembered(config: Config) -> RememberedNames:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Running]:
-    """The configured mirror, listening from the start; its first scan goes on beside."""
-    local = LocalContent(scanner(config), await asyncio.to_thread(remembered, config), config.refresh_seconds)
+async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Running]:
+    """The configured mirror, listening from the start; its first scan goes on beside. `slot`: one of several."""
+    local = LocalContent(
+        await asyncio.to_thread(scanner, config),
+        await asyncio.to_thread(remembered, config),
+        generated(config),
+        config.refresh_seconds,
+    )
     content = Content(local, {}, config.default_host)
     rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
     listener = Listener(
-        Registry(content, rules, Everyone()),
+        Registry(content, rules, Everyone(), lambda: local.ready if slot is None else slot.all_ready),
         config.listen.host,
         config.listen.port,
         tls=TlsFiles(str(config.tls.cert), str(config.tls.key)) if config.tls else None,
         shutdown_timeout_seconds=config.shutdown_timeout_seconds,
         access_log=config.access_log,
+        reuse_port=slot is not None,
     )
     async with listener:
         event(log, logging.INFO, "listening", url=listener.url, config=config.source, cache=config.cache.path)
         local.start()
+        readying = asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready")
         try:
             yield Running(listener, local)
         finally:
+            readying.cancel()
             await local.stop()
+
+
+async def _tell_ready(local: LocalContent, slot: Slot | None) -> None:
+    if slot is not None:
+        await local.wait_ready()
+        slot.ready[slot.index] = 1

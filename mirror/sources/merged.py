@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.errors import NameUnknown, OciError, Unavailable, Unknown
+from mirror.oci.errors import NameNotYetKnown, NameUnknown, OciError, Unavailable, Unknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository
 from mirror.sources.local import LocalContent
@@ -41,7 +41,7 @@ class Content:
         else:
             found, local_only = self.local.plain_name(repository, self.default_host)
             if found is None:
-                raise NameUnknown({"name": repository, "reason": "its local content is gone"})
+                raise self.local.unknown(repository, "its local content is gone")
             name = found
         upstream = None if local_only or name.host is None else self.upstreams.get(name.host)
         return name, FirstMatch((self.local,) if upstream is None else (self.local, upstream))
@@ -88,9 +88,7 @@ class FirstMatch:
             try:
                 return await ask(source)
             except Unknown as error:
-                # "This repository has no such manifest" tells more than "no such repository".
-                if isinstance(unknown, NameUnknown):
-                    unknown = error
+                unknown = _telling_more(unknown, error)
         raise unknown
 
     async def _every(self, ask: Callable[[Source], Awaitable[Found[T]]]) -> list[Found[T]]:
@@ -102,7 +100,7 @@ class FirstMatch:
             try:
                 found.append(await ask(source))
             except Unknown as error:
-                unknown = error
+                unknown = _telling_more(unknown, error)
             except Unavailable as error:
                 failed = error
         if not found:
@@ -114,3 +112,10 @@ class FirstMatch:
                 found[-1], origin=replace(origin, fresh_until=0, warnings=(*origin.warnings, warning))
             )
         return found
+
+
+def _telling_more(first: Unknown, second: Unknown) -> Unknown:
+    """ "Not yet known" before all else; "no such manifest here" tells more than "no such repository"."""
+    if isinstance(first, NameNotYetKnown) or not isinstance(first, NameUnknown):
+        return first
+    return second
