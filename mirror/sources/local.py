@@ -49,6 +49,8 @@ class LocalContent:
         verify = scanner.shelf.verify if scanner.shelf else None
         self._view = View(Library(EMPTY, verify=verify), generated)
         self._problems: frozenset[Problem] = frozenset()
+        # Whether a scan found changes that are not served yet; it stays so where serving them failed.
+        self._behind = False
         self._scanned = asyncio.Event()
         self._adopted = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -196,7 +198,7 @@ class LocalContent:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
                 log.exception("scan_failed")
             try:
-                async with asyncio.timeout(self._refresh_seconds):
+                async with asyncio.timeout(self._refresh_seconds or None):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
@@ -205,7 +207,8 @@ class LocalContent:
         scan = await asyncio.to_thread(self._scanner.scan)
         await asyncio.to_thread(self._remembered.refresh)
         self._begin_work(scan.jobs)
-        if not scan.changed and self._adopted.is_set():
+        self._behind |= scan.changed
+        if not self._behind and self._adopted.is_set():
             return
         self._report(scan)
         first = Snapshot.of(scan.places)
@@ -217,6 +220,7 @@ class LocalContent:
         homes = await asyncio.to_thread(find_homes, first, library)
         await self._publish(Library(Snapshot.of(scan.places, homes), library))
         self._adopted.set()
+        self._behind = False
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
