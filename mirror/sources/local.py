@@ -21,6 +21,7 @@ from mirror.sources.source import LOCAL, Found, Origin
 from mirror.sources.view import View
 from mirror.store.body import BlobBody, body_size
 from mirror.store.generated import GeneratedManifests
+from mirror.store.threads import acquire
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -150,7 +151,7 @@ class LocalContent:
             raise BlobUnknown({"name": str(name), "digest": digest})
         view, repository = await self._repository(name)
         opened = view.blob(repository, digest, verified=verified)
-        body = await asyncio.to_thread(opened.__enter__)
+        body = await acquire(opened.__enter__, lambda _: opened.__exit__(None, None, None))
         try:
             if body is None:
                 raise BlobUnknown({"name": str(name), "digest": digest})
