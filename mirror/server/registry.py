@@ -127,6 +127,8 @@ class Registry:
             yield conditioned(found.with_headers(namespace_headers(wanted.chosen)), method, headers)
 
     async def _named(self, method: str, route: Route, wanted: Wanted, key: _Key, stack: AsyncExitStack) -> Answer:
+        if wanted.repository is None:
+            raise NameUnknown({"name": route.name[:300]})
         await self._content.local.wait_ready()
         # Taken before asking: what changes meanwhile makes the answer one of the past.
         generation = self._content.generation
