@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from mirror.logs import event
@@ -12,8 +14,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameNotYetKnown, NameUnknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository, familiar
-from mirror.sources.adoption import find_homes
+from mirror.sources.adoption import Stamp, adopt, changed
 from mirror.sources.library import Library
+from mirror.sources.reach import RETRY_MISSING_SECONDS
 from mirror.sources.scan import Problem, Scan, Scanner
 from mirror.sources.shelf import Job
 from mirror.sources.snapshot import EMPTY, LocalRepository, Snapshot
@@ -58,6 +61,7 @@ class LocalContent:
         self._working: asyncio.Task[None] | None = None
         self._tried: set[Job] = set()
         self._unpacking = False
+        self._unread: Mapping[str, Stamp] = {}
         self.generation = 0
 
     @property
@@ -167,7 +171,12 @@ class LocalContent:
         """See `Source.referrers`."""
         await self._adopted.wait()
         view, repository = await self._repository(name)
-        return Found(await asyncio.to_thread(view.reach(repository).referrers, subject))
+        reach = view.reach(repository)
+        found = await asyncio.to_thread(reach.referrers, subject)
+        if reach.complete:
+            return Found(found)
+        # What a manifest lists may still arrive, and refer to this one.
+        return Found(found, replace(LOCAL, fresh_until=time.monotonic() + RETRY_MISSING_SECONDS))
 
     async def _ask(self, name: Name, question: Callable[[View, LocalRepository], T | None]) -> T | None:
         """Ask the repository, in a thread; once more when entries without names have found their homes."""
@@ -207,7 +216,7 @@ class LocalContent:
         scan = await asyncio.to_thread(self._scanner.scan)
         await asyncio.to_thread(self._remembered.refresh)
         self._begin_work(scan.jobs)
-        self._behind |= scan.changed
+        self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
         if not self._behind and self._adopted.is_set():
             return
         self._report(scan)
@@ -217,8 +226,9 @@ class LocalContent:
             # The first requests need not wait for the homes of entries without names.
             await self._publish(library)
             self._scanned.set()
-        homes = await asyncio.to_thread(find_homes, first, library)
-        await self._publish(Library(Snapshot.of(scan.places, homes), library))
+        adopted = await asyncio.to_thread(adopt, first, library)
+        self._unread = adopted.unread
+        await self._publish(Library(Snapshot.of(scan.places, adopted.homes), library))
         self._adopted.set()
         self._behind = False
 

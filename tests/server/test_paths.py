@@ -107,7 +107,7 @@ def test_nothing_leads_elsewhere_from_any_part_of_a_path(kept: Kept, target: byt
         asked = target.replace(b"{}", odd)
         answer = get(kept, asked)
         assert 400 <= answer.status < 500, asked
-        if not asked.isascii() and answer.headers["Content-Type"].startswith("text/plain"):
+        if not asked.isascii() and answer.code == "UNSUPPORTED":
             continue  # no URL holds such bytes (RFC 3986): refused before it is read as one
         assert answer.code in CODES, asked
         if re.search(rb"\.\.|%2e%2e|%2f|%5c|\\|%00|//|/$", asked, re.IGNORECASE) and b":" not in asked:

@@ -125,11 +125,40 @@ async def test_a_referrer_that_arrives_later_is_listed_then(tmp_path: Path) -> N
     async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
         assert (await mirror.get(target)).json()["manifests"] == []
         writer.blob_path(sbom).write_bytes(content)
+        await mirror.refresh()
+        assert [one["digest"] for one in (await mirror.get(target)).json()["manifests"]] == [sbom.digest]
+
+
+async def test_a_referrer_that_only_an_index_lists_is_listed_when_it_arrives(tmp_path: Path) -> None:
+    """No index changes, and no entry without a name waits for it."""
+    writer = LayoutWriter(tmp_path / "layouts" / "place")
+    image = writer.image()
+    sbom = writer.attachment(b"sbom", "a/b", image)
+    content = writer.content(sbom)
+    writer.blob_path(sbom).unlink()
+    writer.tag(writer.index([image, sbom]), "1").save()
+    target = f"/v2/place/referrers/{image.digest}"
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        assert (await mirror.get(target)).json()["manifests"] == []
+        writer.blob_path(sbom).write_bytes(content)
         found: list[Any] = []
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not found:
                 found = (await mirror.get(target)).json()["manifests"]
         assert [one["digest"] for one in found] == [sbom.digest]
+
+
+async def test_a_broken_entry_without_a_name_does_not_make_every_scan_a_new_one(tmp_path: Path) -> None:
+    writer = LayoutWriter(tmp_path / "layouts" / "place")
+    broken, image = writer.image([b"broken"]), writer.image()
+    writer.tag(image, "1").add(broken).save()
+    writer.blob_path(broken).write_bytes(b"broken")
+    async with serving(tmp_path / "mirror", {"refresh": "5ms"}, layouts=[tmp_path / "layouts"]) as mirror:
+        generation = mirror.running.local.generation
+        for _ in range(20):
+            assert await status(mirror, "place/manifests/1") == 200
+            await asyncio.sleep(0.01)
+        assert mirror.running.local.generation == generation
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 5, b"x" * 500])
