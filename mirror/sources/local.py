@@ -83,6 +83,16 @@ class LocalContent:
         """Returns once the first scan has ended."""
         await self._scanned.wait()
 
+    async def wait_named(self, host: Host | None, repository: Repository) -> None:
+        """Returns once it is known what a request for this name means.
+
+        An entry without a name may give its place's name to a repository: where no host is named, and no name of
+        the first scan is meant, it must have found its home, or a stranger would answer in between.
+        """
+        await self._scanned.wait()
+        if host is None and Name(None, repository) not in self.snapshot.repositories:
+            await self._adopted.wait()
+
     @property
     def complete(self) -> bool:
         """Whether every repository of the first scan is known, also those of entries without names."""

@@ -3,12 +3,14 @@
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -16,11 +18,19 @@ from mirror.oci.errors import ManifestUnknown, NameUnknown, OciError, Unavailabl
 from mirror.oci.manifest import Manifest
 from mirror.oci.media_types import OCI_MANIFEST
 from mirror.oci.names import DOCKER_HUB, Host, Name, Repository
+from mirror.server.access import Everyone
+from mirror.server.names import NameRules
+from mirror.server.registry import Pending, Registry
+from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content, FirstMatch
+from mirror.sources.place import Entry, Member, Place
+from mirror.sources.scan import Scan, Scanner
 from mirror.sources.source import Found, Source
 from mirror.store.body import BlobBody
-from tests.content import LayoutWriter
-from tests.serving import Mirror, serving
+from mirror.store.generated import GeneratedManifests
+from mirror.store.remembered import RememberedNames
+from tests.content import LayoutWriter, describe
+from tests.serving import DEADLINE_SECONDS, Mirror, serving, until
 
 STRANGER = Manifest(Digest.of(b"stranger"), OCI_MANIFEST, b"stranger")
 REFERRER = Descriptor(OCI_MANIFEST, Digest.of(b"referrer"), 8)
@@ -277,3 +287,65 @@ async def test_what_is_unknown_everywhere_is_told_as_exactly_as_any_source_can()
         source = FirstMatch((Upstream(first()), Upstream(second())))
         with pytest.raises(ManifestUnknown):
             await source.resolve(name, "1")
+
+
+class Slow(Mapping[Digest, Member]):
+    """Members of an archive on a disk that does not answer until it is released."""
+
+    def __init__(self) -> None:
+        self.asked, self.released = threading.Event(), threading.Event()
+
+    def __getitem__(self, digest: Digest) -> Member:
+        self.asked.set()
+        assert self.released.wait(DEADLINE_SECONDS)
+        raise KeyError(digest)
+
+    def __iter__(self) -> Iterator[Digest]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class OnePlace(Scanner):
+    """A scan that finds one place at once."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__([])
+        self._place = place
+
+    def scan(self) -> Scan:
+        return Scan((self._place,), (), changed=True)
+
+
+async def test_a_plain_request_waits_until_entries_without_names_have_found_their_homes(tmp_path: Path) -> None:
+    """Such an entry may give the repository its name, and a stranger must not answer in between."""
+    entry = Entry(describe(b"unnamed", OCI_MANIFEST))
+    members = Slow()
+    name = Name(None, Repository("team/app"))
+    place = Place(str(tmp_path / "x.tar"), str(tmp_path), name, (entry,), 0, members=members)
+    remembered = await asyncio.to_thread(RememberedNames, tmp_path / "remembered")
+    local = LocalContent(OnePlace(place), remembered, GeneratedManifests(tmp_path / "generated"), 3600)
+    upstream = Upstream()
+    registry = Registry(
+        Content(local, {DOCKER_HUB: upstream}, DOCKER_HUB), NameRules(DOCKER_HUB), Everyone(), lambda: True
+    )
+    local.start()
+    try:
+        await until(members.asked.is_set)
+        found = registry.find("GET", "/v2/team/app/manifests/1", CIMultiDict())
+        assert isinstance(found, Pending)
+        asking = asyncio.create_task(status_of(found))
+        await asyncio.sleep(0)
+        members.released.set()
+        assert await asking == 404
+        assert upstream.asked == []
+        assert name in local.snapshot.repositories
+    finally:
+        members.released.set()
+        await local.stop()
+
+
+async def status_of(pending: Pending) -> int:
+    async with pending.answer() as answer:
+        return answer.status
