@@ -145,7 +145,7 @@ class LocalContent:
         found = await self._ask(name, lambda view, repository: view.resolve(repository, reference))
         if found is None:
             raise ManifestUnknown({"name": str(name), "reference": reference[:300]})
-        return Found(found.manifest, GENERATED if found.generated else LOCAL)
+        return Found(found.manifest, _standing(GENERATED if found.generated else LOCAL, found.whole))
 
     async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
         """See `Source.stat_blob`."""
@@ -183,10 +183,7 @@ class LocalContent:
         view, repository = await self._repository(name)
         reach = view.reach(repository)
         found = await asyncio.to_thread(reach.referrers, subject)
-        if reach.complete:
-            return Found(found)
-        # What a manifest lists may still arrive, and refer to this one.
-        return Found(found, replace(LOCAL, fresh_until=time.monotonic() + RETRY_MISSING_SECONDS))
+        return Found(found, _standing(LOCAL, reach.complete))
 
     async def _ask(self, name: Name, question: Callable[[View, LocalRepository], T | None]) -> T | None:
         """Ask the repository, in a thread; once more when entries without names have found their homes."""
@@ -276,3 +273,8 @@ class LocalContent:
         for problem in sorted(now - self._problems, key=str):
             event(log, logging.WARNING, "skipped", path=problem.path, reason=problem.reason)
         self._problems = now
+
+
+def _standing(origin: Origin, complete: bool) -> Origin:
+    """An answer that misses something stands for a moment only: a copy may still bring it, and no index changes."""
+    return origin if complete else replace(origin, fresh_until=time.monotonic() + RETRY_MISSING_SECONDS)
