@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.sources.adoption import find_homes
+from mirror.sources.adoption import adopt, changed, find_homes
 from mirror.sources.library import Library
 from mirror.sources.scan import Root, Scanner
 from mirror.sources.snapshot import Snapshot
@@ -180,3 +180,20 @@ def test_an_entry_that_cannot_be_read_is_its_places(tmp_path: Path) -> None:
     writer.blob_path(sbom).unlink()
     assert homes(tmp_path, sbom) == [{"place"}]
     assert Digest(sbom.digest) in {digest for one in snapshot(tmp_path).repositories.values() for digest in one.roots}
+
+
+def test_what_could_not_be_read_is_known_again_until_it_is_another_file(tmp_path: Path) -> None:
+    """So that what stays broken does not make every scan a new one."""
+    writer = LayoutWriter(tmp_path / "place")
+    broken, missing, image = writer.image([b"broken"]), writer.image([b"missing"]), writer.image()
+    content = writer.content(missing)
+    writer.tag(image, "1").add(broken).add(missing).add(writer.attachment(b"1", SBOM, image)).save()
+    writer.blob_path(broken).write_bytes(b"broken")
+    writer.blob_path(missing).unlink()
+    first = Snapshot.of(Scanner([Root(str(tmp_path))]).scan().places)
+    found = adopt(first, Library(first))
+    assert set(found.unread) == {str(writer.blob_path(broken)), str(writer.blob_path(missing))}
+    assert not changed(found.unread)
+    writer.blob_path(missing).write_bytes(content)
+    assert changed(found.unread)
+    assert set(adopt(first, Library(first)).unread) == {str(writer.blob_path(broken))}

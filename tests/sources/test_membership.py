@@ -148,19 +148,6 @@ async def test_a_referrer_that_only_an_index_lists_is_listed_when_it_arrives(tmp
         assert [one["digest"] for one in found] == [sbom.digest]
 
 
-async def test_a_broken_entry_without_a_name_does_not_make_every_scan_a_new_one(tmp_path: Path) -> None:
-    writer = LayoutWriter(tmp_path / "layouts" / "place")
-    broken, image = writer.image([b"broken"]), writer.image()
-    writer.tag(image, "1").add(broken).save()
-    writer.blob_path(broken).write_bytes(b"broken")
-    async with serving(tmp_path / "mirror", {"refresh": "5ms"}, layouts=[tmp_path / "layouts"]) as mirror:
-        generation = mirror.running.local.generation
-        for _ in range(20):
-            assert await status(mirror, "place/manifests/1") == 200
-            await asyncio.sleep(0.01)
-        assert mirror.running.local.generation == generation
-
-
 @pytest.mark.parametrize("damage", [b"", b"x" * 5, b"x" * 500])
 async def test_a_blob_of_another_size_and_a_manifest_of_other_bytes_are_not_served(
     tmp_path: Path, damage: bytes
