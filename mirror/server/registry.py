@@ -146,7 +146,9 @@ class Registry:
             yield conditioned(_of(route, found, wanted), method, headers)
 
     async def _named(self, method: str, route: Route, wanted: Wanted, key: _Key, stack: AsyncExitStack) -> Answer:
-        await self._content.local.wait_ready()
+        if wanted.repository is None:
+            raise NameUnknown({"name": route.name[:300]})
+        await self._content.local.wait_named(wanted.host, wanted.repository)
         # Taken before asking: what changes meanwhile makes the answer one of the past.
         generation = self._content.generation
         name, source = self._content.meant(wanted.host, wanted.repository)
