@@ -17,6 +17,8 @@ DISK_CALLS = (
 MAY_BLOCK = (
     # With RWF_NOWAIT: what the page cache does not hold is an error at once, not a wait.
     ("os.preadv", "mirror/server/send.py", "_read_cached"),
+    # A line to standard error for a rare event; what comes with every request is collected elsewhere.
+    ("*", "logging/__init__.py", "emit"),
     # Stores are made at the start, before there are requests to wait.
     ("os.mkdir", "mirror/store/parts.py", "__init__"),
     # The configuration is read before there is a loop; only tests do it inside one.
