@@ -42,7 +42,7 @@ class Listener:
         reuse_port: bool = False,
         on_stopping: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._registry = registry
+        self.registry = registry
         self._host, self._port = host, port
         self._tls = tls
         self._context = _tls_context(tls) if tls else None
@@ -63,6 +63,8 @@ class Listener:
             access_log=None,
             # Counted from the last answer: also the time that a slowly sent head may take.
             keepalive_timeout=self._idle_timeout_seconds,
+            # What is pushed is refused; so long its body is read on, for the client to come to the answer.
+            lingering_time=2,
         )
         # What is left when the drain below has ended is cut, not waited for again.
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
@@ -111,7 +113,7 @@ class Listener:
         sent = asyncio.get_running_loop().create_future()
         self._sending.add(sent)
         try:
-            found = self._registry.find(request.method, request.raw_path, request.headers)
+            found = self.registry.find(request.method, request.raw_path, request.headers)
             if isinstance(found, Answer):
                 return await self._send(request, found)
             return await self._finish(request, found)

@@ -215,7 +215,7 @@ class LocalContent:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
                 log.exception("scan_failed")
             try:
-                async with asyncio.timeout(self._refresh_seconds or None):
+                async with asyncio.timeout(self._refresh_seconds):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
