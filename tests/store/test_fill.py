@@ -233,6 +233,16 @@ async def test_more_bytes_than_told_are_wrong(store: BlobStore) -> None:
     assert await store.size(supplier.digest) is None
 
 
+async def test_blob_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path, Limits(max_blob_bytes=MIB))
+    supplier = Supplier(make_content(3 * QUEUE_BYTES), [Answer(total_size=None)])
+    with pytest.raises(WrongContent):
+        await fill(store, supplier)
+    await until(lambda: store.running() == 0)
+    assert supplier.sent_bytes <= 2 * QUEUE_BYTES
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
 async def test_error_before_the_body_is_the_upstreams_and_asked_once(store: BlobStore) -> None:
     supplier = Supplier(CONTENT, [Answer(error=BlobUnknown("no"))])
     async with store.join(supplier.digest, BIG, supplier.fetch) as pull:
