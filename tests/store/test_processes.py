@@ -1,6 +1,7 @@
 """Fills that several processes share, or that a process left behind: with real processes."""
 
 import asyncio
+import fcntl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
+from mirror.oci.errors import BadGateway, BlobUnknown
 from mirror.store.blobs import BlobStore
 from mirror.store.feed import Patience
 from mirror.store.job import Limits
+from mirror.store.parts import ARRIVING_MODE, VERIFIED_MODE
 from tests.store.process import CHUNK_BYTES, Process, Work
 from tests.store.supplier import MIB, Answer, Supplier, make_content, read_all, until
 
@@ -173,11 +176,71 @@ async def test_wrong_bytes_reach_no_process_whole(tmp_path: Path, store: BlobSto
     assert list((tmp_path / "parts").iterdir()) == []
 
 
+async def test_reader_elsewhere_has_it_all_while_the_first_still_reads(tmp_path: Path, store: BlobStore) -> None:
+    other = BlobStore(tmp_path)
+    supplier, never = Supplier(CONTENT, [Answer(gate_at=GATE)]), Supplier(CONTENT)
+    async with (
+        store.join(DIGEST, SIZE, supplier.fetch) as here,
+        other.join(DIGEST, SIZE, never.fetch) as there,
+    ):
+        await here.started()
+        await there.started()
+        supplier.answers[0].gate.set()
+        assert await asyncio.wait_for(read_all(there), 20) == CONTENT
+        await until(lambda: other.running() == store.running() == 0)
+        assert await read_all(here) == CONTENT
+    assert never.asked == []
+
+
+async def test_reader_elsewhere_goes_on_when_the_first_gives_up(tmp_path: Path, store: BlobStore) -> None:
+    other = BlobStore(tmp_path)
+    supplier = Supplier(CONTENT, [Answer(cut_after=GATE)] + [Answer(error=BadGateway("down"))] * 9)
+    better = Supplier(CONTENT)
+    async with (
+        store.join(DIGEST, SIZE, supplier.fetch) as here,
+        other.join(DIGEST, SIZE, better.fetch) as there,
+    ):
+        bodies = await asyncio.gather(read_all(here), asyncio.wait_for(read_all(there), 20), return_exceptions=True)
+    assert isinstance(bodies[0], BadGateway)
+    assert bodies[1] == CONTENT
+    assert better.asked == [(GATE, '"tag"')]
+
+
+async def test_old_sidecar_does_not_begin_a_body(tmp_path: Path, store: BlobStore) -> None:
+    """What an earlier process knew of the size says nothing of whether an upstream answers now."""
+    part_of(tmp_path).write_bytes(CONTENT[:GATE])
+    (tmp_path / "parts" / f"{DIGEST.fallback_tag}.json").write_text(
+        f'{{"size": {SIZE}, "etag": null, "supplier": null}}'
+    )
+    other = BlobStore(tmp_path)
+    before = asyncio.Event()
+    gone = [Supplier(CONTENT, [Answer(error=BlobUnknown("gone"), before=before)]) for _ in range(2)]
+    async with store.join(DIGEST, SIZE, gone[0].fetch) as here:
+        await until(lambda: len(gone[0].asked) == 1)
+        async with other.join(DIGEST, SIZE, gone[1].fetch) as there:
+            started = [asyncio.create_task(pull.started()) for pull in (here, there)]
+            await until(lambda: other.running() == 1)
+            before.set()
+            results = await asyncio.gather(*started, return_exceptions=True)
+    assert [type(result) for result in results] == [BlobUnknown, BlobUnknown]
+
+
 async def test_believes_no_mark_of_a_verdict_that_it_did_not_see_come(tmp_path: Path, store: BlobStore) -> None:
-    """After a crash of the machine a part may say `verified` and hold other bytes."""
+    """After a crash of the machine a part may be marked as right and hold other bytes, or fewer."""
     part = part_of(tmp_path)
-    part.write_bytes(b"x" * SIZE)
-    part.chmod(0o644)
-    supplier = Supplier(CONTENT)
-    async with store.join(DIGEST, SIZE, supplier.fetch) as pull:
-        assert await read_all(pull) == CONTENT
+    part.write_bytes(CONTENT[:GATE])
+    part.chmod(VERIFIED_MODE)
+    supplier = Supplier(CONTENT, [Answer(gate_at=GATE + CHUNK_BYTES)])
+    with part.open("rb") as holder:
+        # Another process has the lock, and did not yet get to setting the mode back.
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        async with store.join(DIGEST, SIZE, supplier.fetch) as pull:
+            reading = asyncio.create_task(read_all(pull))
+            await until(lambda: bool(store._fills[DIGEST].job.progress.held))
+            assert not reading.done()
+            fcntl.flock(holder, fcntl.LOCK_UN)  # and dies
+            await until(lambda: part.stat().st_size == GATE + CHUNK_BYTES)
+            assert part.stat().st_mode & 0o777 == ARRIVING_MODE
+            supplier.answers[0].gate.set()
+            assert await reading == CONTENT
+    assert supplier.asked == [(GATE, None)]
