@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from mirror.store.blobs import BlobStore
 from mirror.store.feed import Patience
 from mirror.store.job import Limits
 from mirror.store.parts import ARRIVING_MODE, VERIFIED_MODE
+from mirror.store.pull import Pull
 from tests.store.process import CHUNK_BYTES, Process, Work
 from tests.store.supplier import MIB, Answer, Supplier, make_content, read_all, until
 
@@ -41,6 +42,14 @@ def part_of(folder: Path, digest: Digest = DIGEST) -> Path:
 async def until_held(folder: Path, process: Process, size: int = GATE) -> None:
     assert await process.line() == "held"
     await until(lambda: part_of(folder).stat().st_size == size)
+
+
+@asynccontextmanager
+async def leading(store: BlobStore, supplier: Supplier) -> AsyncIterator[Pull]:
+    """A hold on a fill that this store runs; who joins at another one follows."""
+    async with store.join(DIGEST, SIZE, supplier.fetch) as pull:
+        await until(lambda: bool(supplier.asked))
+        yield pull
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -163,7 +172,7 @@ async def test_wrong_bytes_reach_no_process_whole(tmp_path: Path, store: BlobSto
     gate = Answer(content=b"?" + CONTENT[1:], gate_at=SIZE - 10)
     wrong, never = Supplier(CONTENT, [gate]), Supplier(CONTENT, [Answer(error=ConnectionResetError("down"))])
     async with (
-        store.join(DIGEST, SIZE, wrong.fetch) as here,
+        leading(store, wrong) as here,
         other.join(DIGEST, SIZE, never.fetch) as there,
     ):
         tasks = [asyncio.create_task(read_all(pull)) for pull in (here, there)]
@@ -180,10 +189,9 @@ async def test_reader_elsewhere_has_it_all_while_the_first_still_reads(tmp_path:
     other = BlobStore(tmp_path)
     supplier, never = Supplier(CONTENT, [Answer(gate_at=GATE)]), Supplier(CONTENT)
     async with (
-        store.join(DIGEST, SIZE, supplier.fetch) as here,
+        leading(store, supplier) as here,
         other.join(DIGEST, SIZE, never.fetch) as there,
     ):
-        await here.started()
         await there.started()
         supplier.answers[0].gate.set()
         assert await asyncio.wait_for(read_all(there), 20) == CONTENT
@@ -194,12 +202,15 @@ async def test_reader_elsewhere_has_it_all_while_the_first_still_reads(tmp_path:
 
 async def test_reader_elsewhere_goes_on_when_the_first_gives_up(tmp_path: Path, store: BlobStore) -> None:
     other = BlobStore(tmp_path)
-    supplier = Supplier(CONTENT, [Answer(cut_after=GATE)] + [Answer(error=BadGateway("down"))] * 9)
+    begun = Answer(gate_at=GATE - 1, cut_after=GATE)
+    supplier = Supplier(CONTENT, [begun] + [Answer(error=BadGateway("down"))] * 9)
     better = Supplier(CONTENT)
     async with (
-        store.join(DIGEST, SIZE, supplier.fetch) as here,
+        leading(store, supplier) as here,
         other.join(DIGEST, SIZE, better.fetch) as there,
     ):
+        await there.started()
+        begun.gate.set()
         bodies = await asyncio.gather(read_all(here), asyncio.wait_for(read_all(there), 20), return_exceptions=True)
     assert isinstance(bodies[0], BadGateway)
     assert bodies[1] == CONTENT
@@ -215,13 +226,12 @@ async def test_old_sidecar_does_not_begin_a_body(tmp_path: Path, store: BlobStor
     other = BlobStore(tmp_path)
     before = asyncio.Event()
     gone = [Supplier(CONTENT, [Answer(error=BlobUnknown("gone"), before=before)]) for _ in range(2)]
-    async with store.join(DIGEST, SIZE, gone[0].fetch) as here:
-        await until(lambda: len(gone[0].asked) == 1)
-        async with other.join(DIGEST, SIZE, gone[1].fetch) as there:
-            started = [asyncio.create_task(pull.started()) for pull in (here, there)]
-            await until(lambda: other.running() == 1)
-            before.set()
-            results = await asyncio.gather(*started, return_exceptions=True)
+    async with leading(store, gone[0]) as here, other.join(DIGEST, SIZE, gone[1].fetch) as there:
+        # It looks at the part, and at what is told of it, in turns.
+        await until(lambda: other._fills[DIGEST].job.progress.held == GATE)
+        started = [asyncio.create_task(pull.started()) for pull in (here, there)]
+        before.set()
+        results = await asyncio.gather(*started, return_exceptions=True)
     assert [type(result) for result in results] == [BlobUnknown, BlobUnknown]
 
 
