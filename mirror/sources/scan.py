@@ -116,9 +116,12 @@ class Scanner:
         changed = changed or any(self._seen[path] is not one for path, one in seen.items())
         self._seen, self._problems = seen, now
         places = tuple(place for one in seen.values() for place in one.places)
-        if self.shelf is not None and changed:
-            self.shelf.tidy(tuple(seen), places)
         jobs = tuple(job for one in seen.values() for job in one.jobs)
+        if self.shelf is not None:
+            if changed:
+                self.shelf.forget_others(tuple(seen), places)
+            if not jobs:  # else one of them may want a copy that lies there: of an archive that was moved
+                self.shelf.drop_others(places)
         return Scan(places, tuple(sorted(now, key=str)), changed, jobs)
 
     def _walk(self, root: Root, problems: list[Problem]) -> Iterator[_Found]:
@@ -181,7 +184,7 @@ class Scanner:
         except OSError as error:
             return _Seen((), problems=(Problem(found.path, error.strerror or "unreadable"),))
         signature = (stamp.size, stamp.modified_ns, stamp.inode)
-        if before is not None and before.signature == signature:
+        if before is not None and before.signature == signature and _is_unpacked(before.places):
             return before
         assert self.shelf is not None  # noqa: S101 archives are looked for only with a shelf
         at = ArchivePath(found.path, os.path.realpath(root.path), found.parts, coalesce=root.coalesce)
@@ -215,6 +218,11 @@ class Scanner:
             coalesce=root.coalesce,
             problems=problems,
         )
+
+
+def _is_unpacked(places: Sequence[Place]) -> bool:
+    """Whether the unpacked copy, where there must be one, is there still: a cache may be emptied at any time."""
+    return all(os.path.exists(tar) for tar in {place.unpacked for place in places if place.unpacked})
 
 
 def _kind(child: os.DirEntry[str], real_root: str, problems: list[Problem]) -> Literal["folder", "archive"] | None:

@@ -12,7 +12,7 @@ from mirror.oci.digest import Digest
 from mirror.sources.archive import ArchivePath, read_archive
 from mirror.sources.naming import Namer
 from mirror.sources.place import Place
-from mirror.store.archive_file import ArchiveChanging, ArchiveError, Stamp
+from mirror.store.archive_file import ArchiveChanging, ArchiveError, ArchiveUnreadable, Stamp
 from mirror.store.archive_state import ArchiveState, UnpackRecord
 from mirror.store.layer_hashes import hash_layers
 from mirror.store.tar_index import Member
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # How long after a failure that was not the archive's own fault (a full disk) it is tried again.
 RETRY_SECONDS = 60.0
+# Unpacked copies younger than this are kept: another process may have made them for an archive not seen here yet.
+MIN_UNPACKED_AGE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,16 @@ class Shelved:
 class Shelf:
     """Reads archives in place. `folder` in the cache takes the unpacked copies of compressed ones.
 
+    `tidies`: drops what no archive needs any more; not for who only looks at a cache that a server works with.
     Everything here blocks, and may be called from any thread.
     """
 
-    def __init__(self, state: ArchiveState, folder: str, max_unpacked_bytes: int) -> None:
+    def __init__(self, state: ArchiveState, folder: str, max_unpacked_bytes: int, tidies: bool = True) -> None:
         self._state = state
         self._folder = folder
         self._max_unpacked_bytes = max_unpacked_bytes
+        self._tidies = tidies
+        self.min_unpacked_age_seconds = MIN_UNPACKED_AGE_SECONDS
         self._lock = threading.Lock()
         self._failed: dict[Job, tuple[float, str]] = {}
         self._verifying: dict[tuple[str, Digest], threading.Lock] = {}
@@ -68,7 +73,8 @@ class Shelf:
             if archive_kind(at.path) not in (None, "tar"):
                 return self._compressed(at, stamp, namer)
             return self._tar(at, stamp, namer)
-        except ArchiveChanging as error:
+        except (ArchiveChanging, ArchiveUnreadable) as error:
+            # What makes a file readable (permissions, a disk that is back) does not show in its stamp.
             return Shelved(problems=(str(error),), final=False)
         except ArchiveError as error:
             return Shelved(problems=(str(error),))
@@ -110,19 +116,32 @@ class Shelf:
             self._verifying.pop((tar, digest), None)
         return claim.holds(known)
 
-    def tidy(self, paths: Sequence[str], places: Sequence[Place]) -> None:
-        """Forget archives that are gone, and drop the unpacked copies that none needs any more."""
-        tars = [place.unpacked for place in places if place.unpacked]
-        self._state.forget_others({*paths, *tars})
-        keep = {Digest(f"sha256:{os.path.basename(tar).removesuffix('.tar')}") for tar in tars}
-        for dropped in drop_unpacked(self._folder, keep):
-            event(log, logging.INFO, "unpacked_copy_dropped", path=dropped)
+    def forget_others(self, paths: Sequence[str], places: Sequence[Place]) -> None:
+        """Forget archives that are gone."""
+        if not self._tidies:
+            return
+        self._state.forget_others({*paths, *(place.unpacked for place in places if place.unpacked)})
         with self._lock:
             self._failed = {job: failure for job, failure in self._failed.items() if job.path in paths}
 
+    def drop_others(self, places: Sequence[Place]) -> None:
+        """Drop the unpacked copies that none of the places needs any more, once they are old enough."""
+        if not self._tidies:
+            return
+        tars = [place.unpacked for place in places if place.unpacked]
+        keep = {Digest(f"sha256:{os.path.basename(tar).removesuffix('.tar')}") for tar in tars}
+        try:
+            for dropped in drop_unpacked(self._folder, keep, self.min_unpacked_age_seconds):
+                event(log, logging.INFO, "unpacked_copy_dropped", path=dropped)
+        except OSError as error:
+            log.warning("unpacked copies that nobody needs are not dropped: %s", error)
+
     def _tar(self, at: ArchivePath, stamp: Stamp, namer: Namer) -> Shelved:
         tar = at.unpacked or at.path
-        tar_stamp = stamp if at.unpacked is None else Stamp.of(os.stat(at.unpacked))
+        try:
+            tar_stamp = stamp if at.unpacked is None else Stamp.of(os.stat(at.unpacked))
+        except OSError as error:
+            raise ArchiveChanging(f"its unpacked copy cannot be read: {error.strerror}") from None
         contents = read_archive(at, namer, self._state.layers(tar, tar_stamp))
         if at.unpacked is None and contents.stamp != stamp:
             raise ArchiveChanging("it was changed while it was read")
