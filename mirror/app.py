@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableSequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 from mirror.config import Config
 from mirror.logs import event
@@ -14,6 +15,7 @@ from mirror.server.http import Listener, TlsFiles
 from mirror.server.names import NameRules
 from mirror.server.registry import Registry
 from mirror.sources.adoption import find_homes
+from mirror.sources.archive_reader import ArchiveReader
 from mirror.sources.library import Library
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
@@ -26,6 +28,20 @@ from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One worker's place among the others. `ready` has a byte for each; `parent` ends when the parent does."""
+
+    index: int
+    ready: MutableSequence[int]
+    parent: Connection
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every worker serves."""
+        return all(self.ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +64,8 @@ def scanner(config: Config, tidies: bool = True) -> Scanner:
     """
     roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
     state = ArchiveState(config.cache.path / "archives.db")
-    shelf = Shelf(state, str(config.cache.path / "unpacked"), config.unpack_max_bytes, tidies)
-    return Scanner(roots, own_hosts(config), shelf)
+    reader = ArchiveReader(state, str(config.cache.path / "unpacked"), config.unpack_max_bytes)
+    return Scanner(roots, own_hosts(config), Shelf(reader, tidies))
 
 
 def generated(config: Config) -> GeneratedManifests:
@@ -88,8 +104,8 @@ def remembered(config: Config) -> RememberedNames:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Running]:
-    """The configured mirror, listening from the start; its first scan goes on beside."""
+async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Running]:
+    """The configured mirror, listening from the start; its first scan goes on beside. `slot`: one of several."""
     local = LocalContent(
         await asyncio.to_thread(scanner, config),
         await asyncio.to_thread(remembered, config),
@@ -99,17 +115,26 @@ async def running(config: Config) -> AsyncIterator[Running]:
     content = Content(local, {}, config.default_host)
     rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
     listener = Listener(
-        Registry(content, rules, Everyone()),
+        Registry(content, rules, Everyone(), lambda: local.ready if slot is None else slot.all_ready),
         config.listen.host,
         config.listen.port,
         tls=TlsFiles(str(config.tls.cert), str(config.tls.key)) if config.tls else None,
         shutdown_timeout_seconds=config.shutdown_timeout_seconds,
         access_log=config.access_log,
+        reuse_port=slot is not None,
     )
     async with listener:
         event(log, logging.INFO, "listening", url=listener.url, config=config.source, cache=config.cache.path)
         local.start()
+        readying = asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready")
         try:
             yield Running(listener, local)
         finally:
+            readying.cancel()
             await local.stop()
+
+
+async def _tell_ready(local: LocalContent, slot: Slot | None) -> None:
+    if slot is not None:
+        await local.wait_ready()
+        slot.ready[slot.index] = 1

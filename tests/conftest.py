@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+pytest_plugins = ["tests.hub.fixtures"]
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """`@pytest.mark.client("skopeo")`: skipped by name where the command is missing, failed in CI."""

@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from cachetools import LRUCache
 
@@ -17,7 +16,7 @@ from mirror.server.answer import Answer, answer, json_answer, namespace_headers
 from mirror.server.ask import Ask
 from mirror.server.blobs import blob
 from mirror.server.catalog import catalog
-from mirror.server.conditions import conditioned
+from mirror.server.conditions import Headers, conditioned
 from mirror.server.errors import error_answer, internal_error
 from mirror.server.manifests import manifest
 from mirror.server.names import REF_NAME_HEADER, NameRules, Wanted, read_names
@@ -41,13 +40,6 @@ NAMED: Mapping[Endpoint, Callable[[Ask], Awaitable[tuple[Answer, Origin]]]] = {
 }
 
 
-class Headers(Protocol):
-    """Request headers, by name in any case."""
-
-    def get(self, name: str, /) -> str | None: ...
-    def getall(self, name: str, default: Sequence[str], /) -> Sequence[str]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Pending:
     """An answer that is not in memory: entering the context finds it, and keeps its body open."""
@@ -69,7 +61,8 @@ _Key = tuple[str, tuple[str, ...], str | None]
 class Registry:
     """Decides answers over all content."""
 
-    def __init__(self, content: Content, rules: NameRules, access: Access) -> None:
+    def __init__(self, content: Content, rules: NameRules, access: Access, ready: Callable[[], bool]) -> None:
+        self._ready = ready
         self._content = content
         self._rules = rules
         self._access = access
@@ -87,15 +80,15 @@ class Registry:
         if known is not None and self._stands(known):
             if known.origin.used is not None:
                 known.origin.used()
-            return conditioned(known.answer, method, headers.get)
+            return conditioned(known.answer, method, headers)
         try:
             route = parse_target(target)
             wanted = read_names(route, key[1], host, self._rules)
         except OciError as error:
-            return conditioned(error_answer(error), method, headers.get)
+            return conditioned(error_answer(error), method, headers)
         at_once = self._at_once(route)
         if at_once is not None:
-            return conditioned(at_once.with_headers(namespace_headers(wanted.chosen)), method, headers.get)
+            return conditioned(at_once.with_headers(namespace_headers(wanted.chosen)), method, headers)
         return Pending(lambda: self._pending(method, route, wanted, key, headers))
 
     def _stands(self, known: _Known) -> bool:
@@ -111,7 +104,7 @@ class Registry:
             case Endpoint.HEALTH:
                 return answer(200, {"Content-Type": "text/plain"}, b"ok\n")
             case Endpoint.READY:
-                ready = self._content.local.ready
+                ready = self._ready()
                 body = b"ready\n" if ready else b"the first scan has not ended\n"
                 return answer(200 if ready else 503, {"Content-Type": "text/plain"}, body)
             case _:
@@ -132,7 +125,7 @@ class Registry:
             except Exception:
                 log.exception("request_failed", extra={"fields": {"method": method, "target": key[0]}})
                 found = internal_error()
-            yield conditioned(found.with_headers(namespace_headers(wanted.chosen)), method, headers.get)
+            yield conditioned(found.with_headers(namespace_headers(wanted.chosen)), method, headers)
 
     async def _named(self, method: str, route: Route, wanted: Wanted, key: _Key, stack: AsyncExitStack) -> Answer:
         await self._content.local.wait_ready()

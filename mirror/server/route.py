@@ -4,6 +4,7 @@ The rules are the design's: split at `/` first, then decode each component, then
 repositories called `v2`, `blobs` or `a/manifests/b` need no exception.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -27,6 +28,8 @@ class Endpoint(Enum):
 
 
 _WITH_REFERENCE = {"manifests": Endpoint.MANIFEST, "blobs": Endpoint.BLOB, "referrers": Endpoint.REFERRERS}
+# A server must accept the absolute form of a target (RFC 9112, 3.2.2).
+_ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _PLAIN_PATHS = {"/healthz": Endpoint.HEALTH, "/readyz": Endpoint.READY}
 
 
@@ -51,6 +54,8 @@ class Route:
 
 def parse_target(target: str) -> Route:
     """The route of a raw request target. Raises NotFound, or NameUnknown where a name in it cannot be one."""
+    if not target.startswith("/"):
+        target = _ABSOLUTE.sub("", target) or "/"
     path, _, raw_query = target.partition("?")
     if path in _PLAIN_PATHS:
         return Route(_PLAIN_PATHS[path], path)

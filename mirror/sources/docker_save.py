@@ -18,7 +18,6 @@ from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.store.layer_hashes import Claim, StoredLayer, compression
 from mirror.store.tar_index import Member, MemberUnusable, OpenTar
 
-MANIFEST_JSON = "manifest.json"
 # 20,000 tags take about 4 MiB.
 MAX_MANIFEST_JSON_BYTES = 64 * 1024 * 1024
 _LAYER_TYPES = {
@@ -60,21 +59,28 @@ class ImageBroken(Exception):
     """Why a saved image is not served."""
 
 
-def read_manifest_json(content: bytes) -> tuple[SavedImage, ...] | None:
-    """The images that a `manifest.json` lists; None where it is some other program's file of that name."""
+def read_manifest_json(content: bytes) -> tuple[tuple[SavedImage, ...], int] | None:
+    """The images that a `manifest.json` lists, and how many of its items are none.
+
+    None where it is some other program's file of that name.
+    """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
+    if not isinstance(document, list):
         return None
-    images = []
-    for item in document:
-        config, tags, layers = item.get("Config"), item.get("RepoTags") or [], item.get("Layers") or []
-        if not isinstance(config, str) or not _are_strings(tags) or not _are_strings(layers):
-            return None
-        images.append(SavedImage(config, tuple(tags), tuple(layers)))
-    return tuple(images)
+    images = tuple(image for item in document if (image := _saved_image(item)) is not None)
+    return (images, len(document) - len(images)) if images or not document else None
+
+
+def _saved_image(item: Any) -> SavedImage | None:
+    if not isinstance(item, dict):
+        return None
+    config, tags, layers = item.get("Config"), item.get("RepoTags") or [], item.get("Layers") or []
+    if not isinstance(config, str) or not _are_strings(tags) or not _are_strings(layers):
+        return None
+    return SavedImage(config, tuple(tags), tuple(layers))
 
 
 def read_config(tar: OpenTar, folder: str, image: SavedImage) -> tuple[Digest, Member, bytes]:

@@ -54,8 +54,8 @@ class _Location:
     @classmethod
     def member(cls, place: Place, member: Member) -> Self:
         """Inside an archive, or in its unpacked copy."""
-        path, root = (place.unpacked, None) if place.unpacked else (place.path, place.root)
-        return cls(path, root, place, member.offset, member.size, place.stamp)
+        root = None if place.unpacked else place.root
+        return cls(place.bytes_path, root, place, member.offset, member.size, place.stamp)
 
     @classmethod
     def blob_file(cls, place: Place, digest: Digest) -> Self:
@@ -118,8 +118,13 @@ class Library:
         return self._right_content(digest, near, max_bytes)
 
     @contextmanager
-    def blob(self, digest: Digest, near: Place | None, sizes: frozenset[int]) -> Iterator[BlobBody | None]:
-        """The blob, open as long as the context is; None where no file of one of these sizes (bytes) holds it."""
+    def blob(
+        self, digest: Digest, near: Place | None, sizes: frozenset[int], *, verified: bool = True
+    ) -> Iterator[BlobBody | None]:
+        """The blob, open as long as the context is; None where no file of one of these sizes (bytes) holds it.
+
+        `verified`: what an archive only claims is hashed first, which reads all of it.
+        """
         generated = self.snapshot.generated.get(digest)
         if generated is not None:
             yield generated
@@ -127,7 +132,7 @@ class Library:
         with ExitStack() as stack:
             for location in self._locations(digest, near):
                 try:
-                    found = stack.enter_context(self._open(location, digest, sizes))
+                    found = stack.enter_context(self._open(location, digest, sizes, verified))
                 except FileNotFoundError:
                     continue
                 except Unreadable as error:
@@ -138,7 +143,9 @@ class Library:
             yield None
 
     @contextmanager
-    def _open(self, location: _Location, digest: Digest, sizes: frozenset[int] | None) -> Iterator[FileSlice]:
+    def _open(
+        self, location: _Location, digest: Digest, sizes: frozenset[int] | None, verified: bool = True
+    ) -> Iterator[FileSlice]:
         """The bytes at a location. Raises Unreadable, with the reason, where they are not to be served."""
         with open_regular(location.path, location.root) as (fd, status):
             if location.stamp is not None and Stamp.of(status) != location.stamp:
@@ -146,7 +153,7 @@ class Library:
             size = status.st_size if location.size is None else location.size
             if sizes is not None and size not in sizes:
                 raise Unreadable(f"{size} bytes, its descriptor says {' or '.join(map(str, sorted(sizes)))}")
-            if self._verify is not None and not self._verify(location.place, digest):
+            if verified and self._verify is not None and not self._verify(location.place, digest):
                 raise Unreadable("its bytes are not what the archive says of them")
             yield FileSlice(fd, location.offset, size)
 
@@ -176,9 +183,9 @@ class Library:
             yield _Location.blob_file(near, digest)
         elif near is not None and near.members is not None and digest in near.members:
             yield _Location.member(near, near.members[digest])
-        pooled = self.snapshot.members.get(digest)
-        if pooled is not None and pooled[0] is not near:
-            yield _Location.member(*pooled)
+        for place, member in self.snapshot.copies(digest):
+            if place is not near:
+                yield _Location.member(place, member)
         for place in self.snapshot.folders:
             if place is not near and os.path.lexists(blob_path(place.path, digest)):
                 yield _Location.blob_file(place, digest)

@@ -133,21 +133,26 @@ class LocalContent:
 
     async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
         """See `Source.stat_blob`."""
-        async with self.open_blob(name, digest) as found:
-            return Found(body_size(found.value))
+        async with self._opened(name, digest, verified=False) as body:
+            return Found(body_size(body))
 
     @asynccontextmanager
     async def open_blob(self, name: Name, digest: Digest) -> AsyncIterator[Found[BlobBody]]:
         """See `Source.open_blob`. A manifest's bytes are a blob too."""
+        async with self._opened(name, digest, verified=True) as body:
+            yield Found(body)
+
+    @asynccontextmanager
+    async def _opened(self, name: Name, digest: Digest, *, verified: bool) -> AsyncIterator[BlobBody]:
         if not await self._ask(name, lambda view, repository: view.holds(repository, digest) or None):
             raise BlobUnknown({"name": str(name), "digest": digest})
         view, repository = await self._repository(name)
-        opened = view.blob(repository, digest)
+        opened = view.blob(repository, digest, verified=verified)
         body = await asyncio.to_thread(opened.__enter__)
         try:
             if body is None:
                 raise BlobUnknown({"name": str(name), "digest": digest})
-            yield Found(body)
+            yield body
         finally:
             opened.__exit__(None, None, None)  # closing a file that was only read does not wait for the disk
 
@@ -215,7 +220,7 @@ class LocalContent:
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
-        self._unpacking = any(job.members is None and job not in self._tried for job in jobs)
+        self._unpacking = any(job.unpacks and job not in self._tried for job in jobs)
         if jobs and (self._working is None or self._working.done()):
             self._working = asyncio.create_task(self._work(jobs), name="work on archives")
 

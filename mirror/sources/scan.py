@@ -117,11 +117,10 @@ class Scanner:
         self._seen, self._problems = seen, now
         places = tuple(place for one in seen.values() for place in one.places)
         jobs = tuple(job for one in seen.values() for job in one.jobs)
-        if self.shelf is not None:
-            if changed:
-                self.shelf.forget_others(tuple(seen), places)
-            if not jobs:  # else one of them may want a copy that lies there: of an archive that was moved
-                self.shelf.drop_others(places)
+        # Not while a job may want a copy that lies there, of an archive that was moved. Every time else: what was
+        # too young to go when its archive went is to go later.
+        if self.shelf is not None and not jobs:
+            self.shelf.tidy(seen.keys())
         return Scan(places, tuple(sorted(now, key=str)), changed, jobs)
 
     def _walk(self, root: Root, problems: list[Problem]) -> Iterator[_Found]:

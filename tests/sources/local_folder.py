@@ -8,6 +8,7 @@ from typing import Any, Self
 from mirror.oci.digest import Digest
 from mirror.oci.names import Host, Name, Repository, split_host
 from mirror.sources.adoption import find_homes
+from mirror.sources.archive_reader import ArchiveReader
 from mirror.sources.library import Library
 from mirror.sources.scan import Root, Scan, Scanner
 from mirror.sources.shelf import Shelf
@@ -29,7 +30,7 @@ class LocalFolder:
         self, cache: Path, *roots: Root, own_hosts: frozenset[str] = frozenset(), tidies: bool = True
     ) -> None:
         self.state = ArchiveState(cache / "archives.db")
-        self.shelf = Shelf(self.state, str(cache / "unpacked"), MAX_UNPACKED_BYTES, tidies)
+        self.shelf = Shelf(ArchiveReader(self.state, str(cache / "unpacked"), MAX_UNPACKED_BYTES), tidies)
         self.scanner = Scanner(roots, own_hosts, self.shelf)
         self._generated = GeneratedManifests(cache / "generated")
         self.view = View(Library(EMPTY, verify=self.shelf.verify), self._generated)

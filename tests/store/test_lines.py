@@ -38,7 +38,7 @@ def test_another_file_of_the_same_inode_is_read_whole(tmp_path: Path) -> None:
     other = LineFile(tmp_path / "other", "words")
     other.append(["six", "seven"])
     Path(file.path).write_bytes(Path(other.path).read_bytes())
-    assert os.stat(file.path).st_ino == mark.inode  # noqa: PTH116 as the code under test does
+    assert os.stat(file.path).st_ino == mark.inode
     again = file.read(mark)
     assert (again.lines, again.appended) == (["six", "seven"], False)
 
@@ -89,4 +89,4 @@ def test_replacing_leaves_a_reader_of_the_old_file_nothing_to_confuse(tmp_path: 
     file.replace(["one", "three"])
     found = file.read(mark)
     assert (found.lines, found.appended) == (["one", "three"], False)
-    assert os.listdir(tmp_path) == ["lines"]  # noqa: PTH208 names are what is asked
+    assert os.listdir(tmp_path) == ["lines"]
