@@ -70,6 +70,8 @@ async def _read_file(file: FileSlice, start: int, stop: int) -> AsyncIterator[by
             chunk = await asyncio.to_thread(os.pread, file.fd, wanted, position)
         if not chunk:
             raise BodyBroken(f"the file ends {end - position} bytes early")
+        if file.modified_ns is not None and os.fstat(file.fd).st_mtime_ns != file.modified_ns:
+            raise BodyBroken("the file was written to meanwhile")
         position += len(chunk)
         yield chunk
 

@@ -155,7 +155,7 @@ class Library:
                 raise Unreadable(f"{size} bytes, its descriptor says {' or '.join(map(str, sorted(sizes)))}")
             if verified and self._verify is not None and not self._verify(location.place, digest):
                 raise Unreadable("its bytes are not what the archive says of them")
-            yield FileSlice(fd, location.offset, size)
+            yield FileSlice(fd, location.offset, size, status.st_mtime_ns)
 
     def _right_content(self, digest: Digest, near: Place | None, max_bytes: int = MAX_MANIFEST_BYTES) -> bytes | None:
         generated = self.snapshot.generated.get(digest)
