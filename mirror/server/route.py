@@ -4,6 +4,7 @@ The rules are the design's: split at `/` first, then decode each component, then
 repositories called `v2`, `blobs` or `a/manifests/b` need no exception.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -24,10 +25,13 @@ class Endpoint(Enum):
     CATALOG = auto()
     HEALTH = auto()
     READY = auto()
+    METRICS = auto()
 
 
 _WITH_REFERENCE = {"manifests": Endpoint.MANIFEST, "blobs": Endpoint.BLOB, "referrers": Endpoint.REFERRERS}
-_PLAIN_PATHS = {"/healthz": Endpoint.HEALTH, "/readyz": Endpoint.READY}
+# A server must accept the absolute form of a target (RFC 9112, 3.2.2).
+_ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+_PLAIN_PATHS = {"/healthz": Endpoint.HEALTH, "/readyz": Endpoint.READY, "/metrics": Endpoint.METRICS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Route:
 
 def parse_target(target: str) -> Route:
     """The route of a raw request target. Raises NotFound, or NameUnknown where a name in it cannot be one."""
+    if not target.startswith("/"):
+        target = _ABSOLUTE.sub("", target) or "/"
     path, _, raw_query = target.partition("?")
     if path in _PLAIN_PATHS:
         return Route(_PLAIN_PATHS[path], path)
