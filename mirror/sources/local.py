@@ -24,6 +24,7 @@ from mirror.sources.source import LOCAL, Found, Origin
 from mirror.sources.view import View
 from mirror.store.body import BlobBody, body_size
 from mirror.store.generated import GeneratedManifests
+from mirror.store.threads import acquire
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -164,7 +165,7 @@ class LocalContent:
             raise BlobUnknown({"name": str(name), "digest": digest})
         view, repository = await self._repository(name)
         opened = view.blob(repository, digest, verified=verified)
-        body = await asyncio.to_thread(opened.__enter__)
+        body = await acquire(opened.__enter__, lambda _: opened.__exit__(None, None, None))
         try:
             if body is None:
                 raise BlobUnknown({"name": str(name), "digest": digest})
@@ -214,7 +215,7 @@ class LocalContent:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
                 log.exception("scan_failed")
             try:
-                async with asyncio.timeout(self._refresh_seconds or None):
+                async with asyncio.timeout(self._refresh_seconds):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
