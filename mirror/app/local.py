@@ -14,12 +14,15 @@ from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 
 
-def scanner(config: Config) -> Scanner:
-    """The scanner of the configured folders. Blocks: opens what is remembered of archives."""
+def scanner(config: Config, tidies: bool = True) -> Scanner:
+    """The scanner of the configured folders. Blocks: opens what is remembered of archives.
+
+    `tidies`: whether what no archive needs any more is dropped from the cache.
+    """
     roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
     state = ArchiveState(config.cache.path / "archives.db")
     reader = ArchiveReader(state, str(config.cache.path / "unpacked"), config.unpack_max_bytes)
-    return Scanner(roots, own_hosts(config), Shelf(reader))
+    return Scanner(roots, own_hosts(config), Shelf(reader, tidies))
 
 
 def generated(config: Config) -> GeneratedManifests:
@@ -38,7 +41,8 @@ def own_hosts(config: Config) -> frozenset[str]:
 
 def view_now(config: Config) -> tuple[Scan, View]:
     """All local content as it lies there now, with the slow work that archives need done first. Blocks."""
-    scanning = scanner(config)
+    # A server may work with this cache, for other folders than these.
+    scanning = scanner(config, tidies=False)
     scan = scanning.scan()
     done: set[Job] = set()
     while scanning.shelf is not None and (jobs := [job for job in scan.jobs if job not in done]):

@@ -64,7 +64,12 @@ class Registry:
     """Decides answers over all content."""
 
     def __init__(
-        self, content: Content, rules: NameRules, access: Access, ready: Callable[[], bool], metrics: Metrics | None
+        self,
+        content: Content,
+        rules: NameRules,
+        access: Access,
+        ready: Callable[[], bool],
+        metrics: Metrics | None = None,
     ) -> None:
         self._ready = ready
         self._metrics = metrics

@@ -123,9 +123,11 @@ class Scanner:
         changed = changed or any(self._seen[path] is not one for path, one in seen.items())
         self._seen, self._problems = seen, now
         places = tuple(place for one in seen.values() for place in one.places)
-        if self.shelf is not None and changed:
-            self.shelf.tidy(seen.keys())
         jobs = tuple(job for one in seen.values() for job in one.jobs)
+        # Not while a job may want a copy that lies there, of an archive that was moved. Every time else: what was
+        # too young to go when its archive went is to go later.
+        if self.shelf is not None and not jobs:
+            self.shelf.tidy(seen.keys())
         return Scan(places, tuple(sorted(now, key=str)), changed, jobs)
 
     def _walk(self, root: Root, problems: list[Problem]) -> Iterator[_Found]:
@@ -199,7 +201,7 @@ class Scanner:
             raise_if_exhausted(error)
             return _Seen((), problems=(Problem(found.path, error.strerror or "unreadable"),))
         signature = (stamp.size, stamp.modified_ns, stamp.inode)
-        if before is not None and before.signature == signature:
+        if before is not None and before.signature == signature and _is_unpacked(before.places):
             return before
         assert self.shelf is not None  # noqa: S101 archives are looked for only with a shelf
         at = ArchivePath(found.path, os.path.realpath(root.path), found.parts, coalesce=root.coalesce)
@@ -242,6 +244,11 @@ def _too_much(depth: int, visits: int) -> str | None:
     if visits > MAX_PATHS_TO_A_FOLDER:
         return f"links make more than {MAX_PATHS_TO_A_FOLDER} paths to this folder"
     return None
+
+
+def _is_unpacked(places: Sequence[Place]) -> bool:
+    """Whether the unpacked copy, where there must be one, is there still: a cache may be emptied at any time."""
+    return all(os.path.exists(tar) for tar in {place.unpacked for place in places if place.unpacked})
 
 
 def _kind(child: os.DirEntry[str], real_root: str, problems: list[Problem]) -> Literal["folder", "archive"] | None:
