@@ -222,7 +222,9 @@ class LocalContent:
 
     async def _scan_once(self) -> None:
         scan = await asyncio.to_thread(self._scanner.scan)
-        await asyncio.to_thread(self._remembered.refresh)
+        if await asyncio.to_thread(self._remembered.refresh):
+            # What was forgotten while it is here is seen again.
+            await self._remember(self.snapshot)
         self._begin_work(scan.jobs)
         self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
         if not self._behind and self._adopted.is_set():
@@ -261,9 +263,8 @@ class LocalContent:
 
     async def _publish(self, library: Library) -> None:
         snapshot = library.snapshot
-        plain = [str(name) for name, repository in snapshot.repositories.items() if repository.plain]
         # Before anybody can see them: a name that was answered once is never forgotten by a crash.
-        await asyncio.to_thread(self._remembered.add, plain)
+        await self._remember(snapshot)
         self._view = await asyncio.to_thread(View, library, self._generated, self._view)
         self.generation += 1
         event(
@@ -274,6 +275,10 @@ class LocalContent:
             places=len(snapshot.places),
             tags=sum(len(repository.tags) for repository in snapshot.repositories.values()),
         )
+
+    async def _remember(self, snapshot: Snapshot) -> None:
+        plain = [str(name) for name, repository in snapshot.repositories.items() if repository.plain]
+        await asyncio.to_thread(self._remembered.add, plain)
 
     def _report(self, scan: Scan) -> None:
         now = frozenset(scan.problems)
