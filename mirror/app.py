@@ -120,7 +120,15 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
         reuse_port=slot is not None,
     )
     async with listener:
-        event(log, logging.INFO, "listening", url=listener.url, config=config.source, cache=config.cache.path)
+        event(
+            log,
+            logging.INFO,
+            "listening",
+            url=listener.url,
+            config=config.source,
+            layouts=[str(root.path) for root in config.layouts],
+            cache=config.cache.path,
+        )
         local.start()
         readying = asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready")
         try:
