@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,6 +40,7 @@ class Listener:
         idle_timeout_seconds: float = 75,
         access_log: bool = False,
         reuse_port: bool = False,
+        on_stopping: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.registry = registry
         self._host, self._port = host, port
@@ -48,6 +50,7 @@ class Listener:
         self._idle_timeout_seconds = idle_timeout_seconds
         self._access_log = access_log
         self._reuse_port = reuse_port
+        self._on_stopping = on_stopping
         self._server: Server
         self._runner: web.ServerRunner
         self.url = ""
@@ -82,6 +85,8 @@ class Listener:
             await site.stop()
         await asyncio.sleep(0)  # who was accepted before is known after this
         self._server.pre_shutdown()  # idle connections end here, others with their answer
+        if self._on_stopping is not None:
+            await self._on_stopping()
         try:
             async with asyncio.timeout(self._shutdown_timeout_seconds):
                 # A connection stays until its last byte has left: an answer that was written is not yet sent.
@@ -116,6 +121,7 @@ class Listener:
             return await self._send(request, answer)
 
     async def _send(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+        self._registry.sent(request.method, answer)
         if self._access_log:
             event(
                 log,
