@@ -22,7 +22,7 @@ from mirror.sources.place import Member, Place
 from mirror.sources.snapshot import Snapshot
 from mirror.store.archive_file import Stamp
 from mirror.store.body import BlobBody, FileSlice
-from mirror.store.files import Unreadable, open_regular, read_exactly
+from mirror.store.files import Unreadable, open_regular, raise_if_exhausted, read_exactly
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +170,8 @@ class Library:
             except FileNotFoundError:
                 continue
             except (Unreadable, OSError) as error:
+                if isinstance(error, OSError):
+                    raise_if_exhausted(error)
                 self._say_once("blob_not_served", location.path, digest=digest, reason=str(error))
                 continue
             if digest.matches(content):

@@ -49,6 +49,8 @@ class LocalContent:
         verify = scanner.shelf.verify if scanner.shelf else None
         self._view = View(Library(EMPTY, verify=verify), generated)
         self._problems: frozenset[Problem] = frozenset()
+        # Whether a scan found changes that are not served yet; it stays so where serving them failed.
+        self._behind = False
         self._scanned = asyncio.Event()
         self._adopted = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -196,7 +198,7 @@ class LocalContent:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
                 log.exception("scan_failed")
             try:
-                async with asyncio.timeout(self._refresh_seconds):
+                async with asyncio.timeout(self._refresh_seconds or None):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
@@ -204,8 +206,13 @@ class LocalContent:
     async def _scan_once(self) -> None:
         scan = await asyncio.to_thread(self._scanner.scan)
         await asyncio.to_thread(self._remembered.refresh)
+        unpacking = any(job.unpacks and job not in self._tried for job in scan.jobs)
+        # What was unpacked is known to nobody before it is published: till then its names may yet turn up.
+        self._unpacking |= unpacking
         self._begin_work(scan.jobs)
-        if not scan.changed and self._adopted.is_set():
+        self._behind |= scan.changed
+        if not self._behind and self._adopted.is_set():
+            self._unpacking = unpacking
             return
         self._report(scan)
         first = Snapshot.of(scan.places)
@@ -217,10 +224,11 @@ class LocalContent:
         homes = await asyncio.to_thread(find_homes, first, library)
         await self._publish(Library(Snapshot.of(scan.places, homes), library))
         self._adopted.set()
+        self._behind = False
+        self._unpacking = unpacking
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
-        self._unpacking = any(job.unpacks and job not in self._tried for job in jobs)
         if jobs and (self._working is None or self._working.done()):
             self._working = asyncio.create_task(self._work(jobs), name="work on archives")
 
