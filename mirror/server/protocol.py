@@ -28,6 +28,8 @@ class Connection(web.RequestHandler):
 
         Raises ConnectionError where an answer has begun: a second one would land inside its body.
         """
+        if isinstance(exc, ConnectionError) and request.writer.output_size > 0:
+            raise exc  # cut on purpose, as was said where it was done, or by the client
         if isinstance(exc, HttpProcessingError):
             # Scanners send garbage all day long: nothing that an operator should read.
             event(log, logging.DEBUG, "malformed_request", remote=request.remote, reason=type(exc).__name__)

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from mirror.logs import event
@@ -12,8 +14,9 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameNotYetKnown, NameUnknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository, familiar
-from mirror.sources.adoption import find_homes
+from mirror.sources.adoption import Stamp, adopt, changed
 from mirror.sources.library import Library
+from mirror.sources.reach import RETRY_MISSING_SECONDS
 from mirror.sources.scan import Problem, Scan, Scanner
 from mirror.sources.shelf import Job
 from mirror.sources.snapshot import EMPTY, LocalRepository, Snapshot
@@ -21,6 +24,7 @@ from mirror.sources.source import LOCAL, Found, Origin
 from mirror.sources.view import View
 from mirror.store.body import BlobBody, body_size
 from mirror.store.generated import GeneratedManifests
+from mirror.store.threads import acquire
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,6 +62,7 @@ class LocalContent:
         self._working: asyncio.Task[None] | None = None
         self._tried: set[Job] = set()
         self._unpacking = False
+        self._unread: Mapping[str, Stamp] = {}
         self.generation = 0
 
     @property
@@ -78,6 +83,16 @@ class LocalContent:
     async def wait_ready(self) -> None:
         """Returns once the first scan has ended."""
         await self._scanned.wait()
+
+    async def wait_named(self, host: Host | None, repository: Repository) -> None:
+        """Returns once it is known what a request for this name means.
+
+        An entry without a name may give its place's name to a repository: where no host is named, and no name of
+        the first scan is meant, it must have found its home, or a stranger would answer in between.
+        """
+        await self._scanned.wait()
+        if host is None and Name(None, repository) not in self.snapshot.repositories:
+            await self._adopted.wait()
 
     @property
     def complete(self) -> bool:
@@ -131,7 +146,7 @@ class LocalContent:
         found = await self._ask(name, lambda view, repository: view.resolve(repository, reference))
         if found is None:
             raise ManifestUnknown({"name": str(name), "reference": reference[:300]})
-        return Found(found.manifest, GENERATED if found.generated else LOCAL)
+        return Found(found.manifest, _standing(GENERATED if found.generated else LOCAL, found.whole))
 
     async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
         """See `Source.stat_blob`."""
@@ -150,7 +165,7 @@ class LocalContent:
             raise BlobUnknown({"name": str(name), "digest": digest})
         view, repository = await self._repository(name)
         opened = view.blob(repository, digest, verified=verified)
-        body = await asyncio.to_thread(opened.__enter__)
+        body = await acquire(opened.__enter__, lambda _: opened.__exit__(None, None, None))
         try:
             if body is None:
                 raise BlobUnknown({"name": str(name), "digest": digest})
@@ -167,7 +182,9 @@ class LocalContent:
         """See `Source.referrers`."""
         await self._adopted.wait()
         view, repository = await self._repository(name)
-        return Found(await asyncio.to_thread(view.reach(repository).referrers, subject))
+        reach = view.reach(repository)
+        found = await asyncio.to_thread(reach.referrers, subject)
+        return Found(found, _standing(LOCAL, reach.complete))
 
     async def _ask(self, name: Name, question: Callable[[View, LocalRepository], T | None]) -> T | None:
         """Ask the repository, in a thread; once more when entries without names have found their homes."""
@@ -198,7 +215,7 @@ class LocalContent:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
                 log.exception("scan_failed")
             try:
-                async with asyncio.timeout(self._refresh_seconds or None):
+                async with asyncio.timeout(self._refresh_seconds):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
@@ -210,19 +227,26 @@ class LocalContent:
         # What was unpacked is known to nobody before it is published: till then its names may yet turn up.
         self._unpacking |= unpacking
         self._begin_work(scan.jobs)
-        self._behind |= scan.changed
+        self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
         if not self._behind and self._adopted.is_set():
             self._unpacking = unpacking
             return
         self._report(scan)
-        first = Snapshot.of(scan.places)
+        # Half a second for 50,000 entries: never in the event loop.
+        first = await asyncio.to_thread(Snapshot.of, scan.places)
         library = Library(first, self._view.library)
         if not self._scanned.is_set():
             # The first requests need not wait for the homes of entries without names.
             await self._publish(library)
             self._scanned.set()
-        homes = await asyncio.to_thread(find_homes, first, library)
-        await self._publish(Library(Snapshot.of(scan.places, homes), library))
+        adopted = await asyncio.to_thread(adopt, first, library)
+        self._unread = adopted.unread
+        snapshot = (
+            await asyncio.to_thread(Snapshot.of, scan.places, adopted.homes)
+            if adopted.homes
+            else replace(first, adopted=True)
+        )
+        await self._publish(Library(snapshot, library))
         self._adopted.set()
         self._behind = False
         self._unpacking = unpacking
@@ -244,7 +268,7 @@ class LocalContent:
         plain = [str(name) for name, repository in snapshot.repositories.items() if repository.plain]
         # Before anybody can see them: a name that was answered once is never forgotten by a crash.
         await asyncio.to_thread(self._remembered.add, plain)
-        self._view = View(library, self._generated, self._view)
+        self._view = await asyncio.to_thread(View, library, self._generated, self._view)
         self.generation += 1
         event(
             log,
@@ -260,3 +284,8 @@ class LocalContent:
         for problem in sorted(now - self._problems, key=str):
             event(log, logging.WARNING, "skipped", path=problem.path, reason=problem.reason)
         self._problems = now
+
+
+def _standing(origin: Origin, complete: bool) -> Origin:
+    """An answer that misses something stands for a moment only: a copy may still bring it, and no index changes."""
+    return origin if complete else replace(origin, fresh_until=time.monotonic() + RETRY_MISSING_SECONDS)

@@ -85,7 +85,9 @@ async def pull(mirror: Mirror, begun: asyncio.Event, go_on: asyncio.Event) -> by
 
 
 @pytest.mark.parametrize("change", ["rename", "delete", "rewrite", "truncate"])
-async def test_a_pull_that_has_begun_ends_with_its_bytes_or_is_cut(tmp_path: Path, files: Path, change: str) -> None:
+async def test_a_pull_that_has_begun_ends_with_its_bytes_or_is_cut(
+    tmp_path: Path, files: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
     archive = files / "app.tar"
     put(archive, saved(BIG))
     async with serving(tmp_path / "mirror", layouts=[files]) as mirror:
@@ -111,6 +113,10 @@ async def test_a_pull_that_has_begun_ends_with_its_bytes_or_is_cut(tmp_path: Pat
             assert got == BIG[: len(got)]
         await mirror.refresh()
         assert await digest_of(mirror, f"{APP}/blobs/{Digest.of(BIG)}") is None
+        # A cut is an operator's to read of, once, and no fault of the program.
+        said = [record.message for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+        assert said.count("answer_cut") == (change in ("rewrite", "truncate"))
+        assert "request_failed" not in said
 
 
 async def test_remembered_names_are_404_for_plain_requests_also_after_a_restart(tmp_path: Path, files: Path) -> None:
