@@ -225,9 +225,13 @@ class LocalContent:
         if await asyncio.to_thread(self._remembered.refresh):
             # What was forgotten while it is here is seen again.
             await self._remember(self.snapshot)
+        unpacking = any(job.unpacks and job not in self._tried for job in scan.jobs)
+        # What was unpacked is known to nobody before it is published: till then its names may yet turn up.
+        self._unpacking |= unpacking
         self._begin_work(scan.jobs)
         self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
         if not self._behind and self._adopted.is_set():
+            self._unpacking = unpacking
             return
         self._report(scan)
         # Half a second for 50,000 entries: never in the event loop.
@@ -247,10 +251,10 @@ class LocalContent:
         await self._publish(Library(snapshot, library))
         self._adopted.set()
         self._behind = False
+        self._unpacking = unpacking
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
-        self._unpacking = any(job.unpacks and job not in self._tried for job in jobs)
         if jobs and (self._working is None or self._working.done()):
             self._working = asyncio.create_task(self._work(jobs), name="work on archives")
 
