@@ -237,11 +237,6 @@ class Scanner:
         )
 
 
-def _is_unpacked(places: Sequence[Place]) -> bool:
-    """Whether the unpacked copy, where there must be one, is there still: a cache may be emptied at any time."""
-    return all(os.path.exists(tar) for tar in {place.unpacked for place in places if place.unpacked})
-
-
 def _too_much(depth: int, visits: int) -> str | None:
     """Why a folder is not looked into, where its path or its number of paths is beyond reason."""
     if depth > MAX_DEPTH:
@@ -249,6 +244,11 @@ def _too_much(depth: int, visits: int) -> str | None:
     if visits > MAX_PATHS_TO_A_FOLDER:
         return f"links make more than {MAX_PATHS_TO_A_FOLDER} paths to this folder"
     return None
+
+
+def _is_unpacked(places: Sequence[Place]) -> bool:
+    """Whether the unpacked copy, where there must be one, is there still: a cache may be emptied at any time."""
+    return all(os.path.exists(tar) for tar in {place.unpacked for place in places if place.unpacked})
 
 
 def _kind(child: os.DirEntry[str], real_root: str, problems: list[Problem]) -> Literal["folder", "archive"] | None:
