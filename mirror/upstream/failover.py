@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeVar
 
 from mirror.upstream.errors import (
@@ -31,19 +32,27 @@ class FailOver:
         self._host, self._exchanges = host, exchanges
         self._retries, self._backoff_seconds = retries, backoff_seconds
 
-    async def run(self, capability: Capability, work: Work[T], deadline_seconds: float | None = None) -> T:
-        """What `work` gives for the first endpoint that has it.
+    async def run(
+        self,
+        capability: Capability,
+        work: Work[T],
+        deadline_seconds: float | None = None,
+        slots: AbstractAsyncContextManager[object] | None = None,
+    ) -> T:
+        """What `work` gives for the first endpoint that has it. Each try holds one of the `slots`.
 
         Raises the UpstreamError that says most where none has: "not found" only when every endpoint said so. Within
         `deadline_seconds`, where given, there is an answer or an error.
         """
         try:
             async with asyncio.timeout(deadline_seconds) as limit:
-                return await self._rounds(capability, work, limit.when())
+                return await self._rounds(capability, work, slots or nullcontext(), limit.when())
         except TimeoutError:
             raise TimedOut(self._host, f"no answer within {deadline_seconds:g} s") from None
 
-    async def _rounds(self, capability: Capability, work: Work[T], stop_at: float | None) -> T:
+    async def _rounds(
+        self, capability: Capability, work: Work[T], slots: AbstractAsyncContextManager[object], stop_at: float | None
+    ) -> T:
         candidates = [one for one in self._exchanges if capability in one.endpoint.capabilities]
         if not candidates:
             raise Refused(self._host, f"no endpoint has the capability `{capability}`")
@@ -52,7 +61,9 @@ class FailOver:
         for left in range(self._retries, -1, -1):
             for exchange in candidates:
                 try:
-                    return await self._try(exchange, work)
+                    # The breaker is asked behind the queue: those who waited in it know what happened meanwhile.
+                    async with slots:
+                        return await self._try(exchange, work)
                 except UpstreamError as error:
                     errors[exchange] = error
             candidates = [exchange for exchange in candidates if errors[exchange].retry]

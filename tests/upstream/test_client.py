@@ -190,6 +190,13 @@ async def test_what_is_no_tag_is_left_out_of_a_list(hub: Hub, client: UpstreamCl
         await client.tags("a")
 
 
+async def test_a_registry_that_refuses_the_page_size_is_asked_without(hub: Hub, client: UpstreamClient) -> None:
+    hub.image("a", "1")
+    hub.fault(Status(400), kind="tags", times=1)
+    assert await client.tags("a") == ["1"]
+    assert [request.query for request in hub.requests] == [{"n": "1000"}, {}]
+
+
 async def test_referrers_are_joined_over_all_pages(hubs: Hubs, connect: Connect) -> None:
     hub = await hubs(page_size=2)
     subject = hub.image("a", "1")
