@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest, is_digest
+from mirror.oci.errors import DigestInvalid
 from mirror.oci.names import is_repository, is_tag
 from mirror.upstream.answers import UpstreamBody, UpstreamManifest, UpstreamManifestHead
 from mirror.upstream.blobs import blob_size, body_chunks, open_blob_at
@@ -43,7 +44,7 @@ class UpstreamClient:
         self._observe = observe
         self._breaker_state = breaker_state
         self._exchanges: list[Exchange] = []
-        self._failover = FailOver(settings.host, self._exchanges, settings.retries, settings.backoff_seconds)
+        self._failover = FailOver(settings, self._exchanges)
         self._small_slots = asyncio.Semaphore(SMALL_REQUESTS)
         self._blob_slots = asyncio.Semaphore(settings.max_connections)
 
@@ -55,7 +56,7 @@ class UpstreamClient:
     def _open(self) -> list[Exchange]:
         settings, observe = self.settings, self._observe
         own = tls_context(settings.tls, with_certificate=True)
-        other = tls_context(settings.tls, with_certificate=False)
+        other = tls_context(settings.tls, with_certificate=False) if settings.tls.client_cert else own
         return [
             Exchange(
                 endpoint,
@@ -167,8 +168,15 @@ def _check(host: str, repository: str, reference: str | None = None) -> None:
     """Raises NotFound for what no registry has by the specification's grammar."""
     if not is_repository(repository):
         raise NotFound(host, "no repository can have that name", code="NAME_UNKNOWN")
-    if reference is not None and not (isinstance(reference, Digest) or is_digest(reference) or is_tag(reference)):
-        raise NotFound(host, "no manifest can have that tag", code="MANIFEST_UNKNOWN")
+    if reference is not None and not (is_tag(reference) or _is_checked_digest(reference)):
+        raise NotFound(host, "no manifest can have that tag or digest", code="MANIFEST_UNKNOWN")
+
+
+def _is_checked_digest(reference: str) -> bool:
+    try:
+        return bool(Digest.parse(reference))
+    except DigestInvalid:
+        return False
 
 
 def _capability(reference: str) -> Capability:

@@ -48,6 +48,7 @@ class Server:
         self._tls = tls
         self._throttle = Throttle(bytes_per_second) if bytes_per_second else None
         self._listener: asyncio.Server | None = None
+        self._held: socket.socket | None = None
         self._runner: web.ServerRunner | None = None
         self._closing = asyncio.Event()
         self._fresh = count()
@@ -79,6 +80,8 @@ class Server:
         self._closing.set()
         if self._listener is not None:
             self._listener.close()
+        if self._held is not None:
+            self._held.close()
         self.hang_up()
         await self._runner.cleanup()
 
@@ -86,11 +89,7 @@ class Server:
         """Listen: on a free port the first time, on the same one after `refuse`."""
         assert self._runner is not None
         assert self._runner.server is not None
-        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
-        listening = socket.socket(family)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((self.address, self.port))
-        self.port = listening.getsockname()[1]
+        listening, self._held = self._held or self._bind(), None
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._runner.server, sock=listening, ssl=self._tls, backlog=512)
 
@@ -99,6 +98,15 @@ class Server:
         assert self._listener is not None
         self._listener.close()
         self.hang_up()
+        # Bound, not listening: refused all the same, and nobody else gets the port.
+        self._held = self._bind()
+
+    def _bind(self) -> socket.socket:
+        bound = socket.socket(socket.AF_INET6 if ":" in self.address else socket.AF_INET)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((self.address, self.port))
+        self.port = bound.getsockname()[1]
+        return bound
 
     def hang_up(self) -> None:
         """Drop every open connection; the port stays open."""

@@ -151,7 +151,14 @@ async def test_a_connection_serves_many_requests(hub: Hub, client: UpstreamClien
 
 
 async def test_what_no_registry_can_have_is_not_asked_for(hub: Hub, client: UpstreamClient) -> None:
-    for repository, reference in [("Upper", "1"), ("a/../b", "1"), ("a", "1+2"), ("a", "../x")]:
+    for repository, reference in [
+        ("Upper", "1"),
+        ("a/../b", "1"),
+        ("a", "1+2"),
+        ("a", "../x"),
+        ("a", "sha256:../x"),
+        ("a", "md5:00"),
+    ]:
         with pytest.raises(NotFound):
             await client.get_manifest(repository, reference)
     with pytest.raises(NotFound):

@@ -64,6 +64,22 @@ async def test_tries_are_bounded(hub: Hub, connect: Connect) -> None:
     assert hub.count() == 3
 
 
+async def test_a_black_hole_is_not_asked_over_and_over(hub: Hub, connect: Connect) -> None:
+    hub.fault(BlackHole())
+    client = await connect(hub, retries=5, first_byte_timeout_seconds=0.2, connect_timeout_seconds=0.1)
+    with pytest.raises(TimedOut):
+        await client.get_manifest("a", "1")
+    assert hub.count() == 1
+
+
+async def test_a_closed_client_asks_nothing(hub: Hub, connect: Connect) -> None:
+    client = await connect(hub)
+    await client.close()
+    with pytest.raises(Refused):
+        await client.get_manifest("a", "1")
+    assert hub.requests == []
+
+
 async def test_no_try_begins_beyond_the_deadline(hub: Hub, connect: Connect) -> None:
     hub.fault(Status(500))
     client = await connect(hub, retries=50, backoff_seconds=0.05)
