@@ -4,24 +4,18 @@ import json
 import sys
 from collections.abc import Sequence
 
-from mirror.app import scanner
-from mirror.cli.table import human_size, print_table
+from mirror.app import view_now
+from mirror.cli.table import human_size, print_table, printable
 from mirror.config import Config
 from mirror.oci.names import Name, Repository, split_host
-from mirror.sources.adoption import find_homes
-from mirror.sources.library import Library
 from mirror.sources.listing import Listed, list_content
 from mirror.sources.scan import Problem
-from mirror.sources.snapshot import Snapshot
 
 
 def run(config: Config, name: str | None, *, as_json: bool, sources: bool) -> int:
     """Print the list. Returns 1 where something is wrong, or `name` is not there."""
-    scan = scanner(config).scan()
-    first = Snapshot.of(scan.places)
-    library = Library(first)
-    library = Library(Snapshot.of(scan.places, find_homes(first, library)), library)
-    rows = list(list_content(library, _name(name) if name else None))
+    scan, view = view_now(config)
+    rows = list(list_content(view, _name(name) if name else None))
     if as_json:
         problems = [{"path": problem.path, "reason": problem.reason} for problem in scan.problems]
         print(json.dumps({"content": [row.to_json() for row in rows], "problems": problems}, indent=2))
@@ -54,10 +48,11 @@ def _print(rows: Sequence[Listed], problems: Sequence[Problem], sources: bool) -
     ]
     print_table(header, lines)
     for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
+        print(printable(f"skipped: {problem}"), file=sys.stderr)
 
 
 def _notes(row: Listed) -> list[str]:
     # Of a name with a host, that requests without a host are never completed from there is worth a word.
     local_only = ["local only when asked for without a host"] if row.plain and row.name.host else []
-    return [*local_only, *row.problems]
+    made = ["manifest made by mirror: its digest is no registry's"] if row.generated else []
+    return [*local_only, *made, *row.problems]

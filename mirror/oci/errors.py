@@ -42,6 +42,13 @@ class NameUnknown(Unknown):
     message = "repository name not known to registry"
 
 
+class NameNotYetKnown(NameUnknown):
+    """Archives are still being unpacked for the first time: whether there is such a name is to be seen."""
+
+    code = "UNAVAILABLE"
+    message = "archives are still being unpacked"
+
+
 class ManifestUnknown(Unknown):
     code = "MANIFEST_UNKNOWN"
     message = "manifest unknown to registry"

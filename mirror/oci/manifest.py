@@ -73,7 +73,9 @@ class ManifestLinks:
                 blobs.append(config)
             blobs.extend(_descriptors(document, "layers"))
             blobs.extend(_descriptors(document, "blobs"))
-        subject = document.get("subject", document.get("refers"))
+        subject = document.get("subject")
+        if subject is None:
+            subject = document.get("refers")
         annotations = string_map(document.get("annotations"))
         return cls(
             media_type,

@@ -37,7 +37,11 @@ class Name(NamedTuple):
     repository: Repository
 
     def __str__(self) -> str:
-        return f"{self.host}/{self.repository}" if self.host else self.repository
+        if self.host is None:
+            return self.repository
+        # `registry:443` compares as `registry`, which in front of a slash would be read as part of the repository.
+        host = self.host if "." in self.host or ":" in self.host else f"{self.host}:443"
+        return f"{host}/{self.repository}"
 
 
 def is_repository(text: str) -> bool:

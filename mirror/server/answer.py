@@ -31,6 +31,8 @@ class Answer:
     start: int = 0
     stop: int = 0
     send_body: bool = True
+    # The family of endpoints, for metrics.
+    endpoint: str = "none"
 
     @property
     def length(self) -> int:
@@ -51,8 +53,12 @@ def json_answer(
     status: int, document: Any, headers: Mapping[str, str], media_type: str = "application/json"
 ) -> Answer:
     """An answer with a JSON body."""
-    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    return answer(status, {"Content-Type": media_type, **headers}, body)
+    return answer(status, {"Content-Type": media_type, **headers}, json_bytes(document))
+
+
+def json_bytes(document: Any) -> bytes:
+    """Compact JSON, in ASCII: what was read from JSON or from a request may hold what no UTF-8 can."""
+    return json.dumps(document, separators=(",", ":")).encode("ascii")
 
 
 def origin_headers(origin: Origin) -> dict[str, str]:

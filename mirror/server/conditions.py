@@ -1,33 +1,40 @@
 """Conditional and ranged requests: If-None-Match, Range, If-Range (RFC 9110, sections 13 and 14)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from mirror.server.answer import Answer
 
-Header = Callable[[str], str | None]
-
-_RANGE = re.compile(r"\s*(?:(\d+)\s*-\s*(\d*)|-\s*(\d+))\s*")
+# A single range; blanks may surround it, as they may every element of a list, but stand nowhere in it.
+_RANGE = re.compile(r"[ \t]*(?:([0-9]+)-([0-9]*)|-([0-9]+))[ \t]*")
 _ENTITY_TAG = re.compile(r'\s*(?:W/)?("[^"]*")\s*(?:,|$)')
-# Enough digits for any size there is; more would only be work.
+# Enough digits for any size there is; a number with more is beyond all of them.
 _MAX_DIGITS = 20
+
+
+class Headers(Protocol):
+    """Request headers, by name in any case."""
+
+    def get(self, name: str, /) -> str | None: ...
+    def getall(self, name: str, default: Sequence[str], /) -> Sequence[str]: ...
 
 
 class RangeNotSatisfiable(Exception):
     """None of the bytes asked for exists."""
 
 
-def conditioned(found: Answer, method: str, header: Header) -> Answer:
+def conditioned(found: Answer, method: str, headers: Headers) -> Answer:
     """The answer that this request's conditions make of a 200: 304, 206, 416, or as it is; bodiless for HEAD."""
     etag = found.headers.get("ETag")
     if found.status == 200 and etag is not None:
-        wanted = header("If-None-Match")
+        wanted = _joined(headers, "If-None-Match")
         if wanted is not None and matches(wanted, etag):
             return _not_modified(found)
-        asked = header("Range")
+        asked = _joined(headers, "Range")
         ranged = asked is not None and method == "GET" and "Accept-Ranges" in found.headers
-        if ranged and asked is not None and header("If-Range") in (None, etag):
+        if ranged and asked is not None and headers.get("If-Range") in (None, etag):
             found = _ranged(found, asked)
     return replace(found, send_body=False) if method == "HEAD" else found
 
@@ -49,16 +56,27 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
     if unit.strip().lower() != "bytes" or not equals:
         return None
     match = _RANGE.fullmatch(asked)
-    if match is None or any(len(digits or "") > _MAX_DIGITS for digits in match.groups()):
+    if match is None:
         return None
     first, last, suffix = match.groups()
     if suffix is not None:
-        start, stop = max(0, size - int(suffix)), size
+        start, stop = max(0, size - _number(suffix)), size
     else:
-        start, stop = int(first), min(size, int(last) + 1) if last else size
+        start, stop = _number(first), min(size, _number(last) + 1) if last else size
     if start >= stop:
         raise RangeNotSatisfiable
     return start, stop
+
+
+def _joined(headers: Headers, name: str) -> str | None:
+    """A header's value; lines of the same name are one list (RFC 9110, 5.3)."""
+    first = headers.get(name)
+    return first if first is None else ", ".join(headers.getall(name, ()))
+
+
+def _number(digits: str) -> int:
+    """Reading a number takes the square of its digits in time."""
+    return int(digits.lstrip("0")[: _MAX_DIGITS + 1] or "0")
 
 
 def _ranged(found: Answer, asked: str) -> Answer:

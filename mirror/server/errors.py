@@ -7,6 +7,7 @@ from mirror.server.answer import Answer, json_answer
 
 _STATUS: tuple[tuple[type[errors.OciError], int], ...] = (
     (errors.MethodUnsupported, 405),
+    (errors.NameNotYetKnown, 503),
     (errors.Unknown, 404),
     (errors.NameInvalid, 400),
     (errors.DigestInvalid, 400),
@@ -18,11 +19,18 @@ _STATUS: tuple[tuple[type[errors.OciError], int], ...] = (
     (errors.Unavailable, 503),
 )
 
+UNPACKING_RETRY_SECONDS = "5"
 
-def error_answer(error: errors.OciError) -> Answer:
-    """`{"errors":[{"code","message","detail"}]}` (distribution-spec 1.1, "Error Codes")."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+def error_answer(error: errors.OciError, status: int | None = None) -> Answer:
+    """`{"errors":[{"code","message","detail"}]}` (distribution-spec 1.1, "Error Codes").
+
+    `status` where the error's own is not the right one.
+    """
+    status = status or next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     headers = {}
+    if isinstance(error, errors.NameNotYetKnown):
+        headers["Retry-After"] = UNPACKING_RETRY_SECONDS
     if isinstance(error, errors.MethodUnsupported):
         headers["Allow"] = "GET, HEAD"
     if isinstance(error, errors.Unavailable) and error.retry_after_seconds is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from mirror.logs import event
 from mirror.server.answer import Answer
+from mirror.server.protocol import Server, answering
 from mirror.server.registry import Pending, Registry
 from mirror.server.send import send
 
@@ -35,24 +37,33 @@ class Listener:
         *,
         tls: TlsFiles | None = None,
         shutdown_timeout_seconds: float = 20,
+        idle_timeout_seconds: float = 75,
         access_log: bool = False,
         reuse_port: bool = False,
+        on_stopping: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._registry = registry
+        self.registry = registry
         self._host, self._port = host, port
         self._tls = tls
         self._context = _tls_context(tls) if tls else None
         self._shutdown_timeout_seconds = shutdown_timeout_seconds
+        self._idle_timeout_seconds = idle_timeout_seconds
         self._access_log = access_log
         self._reuse_port = reuse_port
-        self._server: web.Server
+        self._on_stopping = on_stopping
+        self._server: Server
         self._runner: web.ServerRunner
-        # The futures of answers under way, which a graceful end waits for.
-        self._sending: set[asyncio.Future[None]] = set()
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        self._server = web.Server(self._handle, access_log=None)
+        self._server = Server(
+            self._handle,
+            access_log=None,
+            # Counted from the last answer: also the time that a slowly sent head may take.
+            keepalive_timeout=self._idle_timeout_seconds,
+            # What is pushed is refused; so long its body is read on, for the client to come to the answer.
+            lingering_time=2,
+        )
         # What is left when the drain below has ended is cut, not waited for again.
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -72,13 +83,17 @@ class Listener:
         """Stops accepting, finishes what is being sent within the time-out, then cuts the rest."""
         for site in list(self._runner.sites):
             await site.stop()
-        self._server.pre_shutdown()  # idle connections end here
+        await asyncio.sleep(0)  # who was accepted before is known after this
+        self._server.pre_shutdown()  # idle connections end here, others with their answer
+        if self._on_stopping is not None:
+            await self._on_stopping()
         try:
             async with asyncio.timeout(self._shutdown_timeout_seconds):
-                while self._sending:
-                    await asyncio.wait(self._sending, return_when=asyncio.ALL_COMPLETED)
+                # A connection stays until its last byte has left: an answer that was written is not yet sent.
+                while self._server.connections:  # noqa: ASYNC110 there is no event for it
+                    await asyncio.sleep(0.01)
         except TimeoutError:
-            event(log, logging.WARNING, "answers_cut_at_shutdown", count=len(self._sending))
+            event(log, logging.WARNING, "answers_cut_at_shutdown", count=len(self._server.connections))
         await self._runner.cleanup()
 
     async def reload_tls(self) -> None:
@@ -88,29 +103,25 @@ class Listener:
         try:
             # Into a context of its own first, so that a pair that does not match spoils nothing.
             await asyncio.to_thread(_tls_context, self._tls)
-            self._context.load_cert_chain(self._tls.cert, self._tls.key)
+            self._context.load_cert_chain(self._tls.cert, self._tls.key, password="")
         except (OSError, ssl.SSLError) as error:
             event(log, logging.ERROR, "tls_not_reread", cert=self._tls.cert, key=self._tls.key, reason=str(error))
         else:
             event(log, logging.INFO, "tls_reread", cert=self._tls.cert)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        sent = asyncio.get_running_loop().create_future()
-        self._sending.add(sent)
-        try:
-            found = self._registry.find(request.method, request.raw_path, request.headers)
+        with answering(request):
+            found = self.registry.find(request.method, request.raw_path, request.headers)
             if isinstance(found, Answer):
                 return await self._send(request, found)
             return await self._finish(request, found)
-        finally:
-            self._sending.discard(sent)
-            sent.set_result(None)
 
     async def _finish(self, request: web.BaseRequest, pending: Pending) -> web.StreamResponse:
         async with pending.answer() as answer:
             return await self._send(request, answer)
 
     async def _send(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+        self.registry.sent(request.method, answer)
         if self._access_log:
             event(
                 log,
@@ -127,5 +138,6 @@ class Listener:
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(files.cert, files.key)
+    # A key that needs a passphrase is an error: OpenSSL would ask for it on the terminal, and wait.
+    context.load_cert_chain(files.cert, files.key, password="")
     return context

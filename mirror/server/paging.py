@@ -29,7 +29,8 @@ def read_page(route: Route) -> Page:
         text = counts.pop()
         if not (text.isascii() and text.isdigit()):
             raise Unsupported({"parameter": "n", "found": text[:100], "expected": "a number of entries, 0 or more"})
-        n = min(int(text[:20]), MAX_N)
+        # Reading a number takes the square of its digits in time.
+        n = min(int(text.lstrip("0")[:20] or "0"), MAX_N)
     # `+` stands for a space in queries, but no name or tag has a space, and tags of local content may have a `+`.
     return Page(n, lasts.pop().replace(" ", "+") if lasts else "")
 

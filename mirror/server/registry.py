@@ -5,21 +5,23 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
-from mirror.oci.errors import MethodUnsupported, NameUnknown, OciError
+from mirror.logs import event
+from mirror.oci.errors import MethodUnsupported, NameUnknown, NotFound, OciError, Unavailable
 from mirror.oci.names import Name
 from mirror.server.access import ANONYMOUS, Access
 from mirror.server.answer import Answer, answer, json_answer, namespace_headers
 from mirror.server.ask import Ask
 from mirror.server.blobs import blob
 from mirror.server.catalog import catalog
-from mirror.server.conditions import conditioned
+from mirror.server.conditions import Headers, conditioned
 from mirror.server.errors import error_answer, internal_error
+from mirror.server.extensions import Extension, ExtensionAsk, discovery
 from mirror.server.manifests import manifest
+from mirror.server.metrics import CONTENT_TYPE, Metrics
 from mirror.server.names import REF_NAME_HEADER, NameRules, Wanted, read_names
 from mirror.server.referrers import referrers
 from mirror.server.route import Endpoint, Route, parse_target
@@ -39,13 +41,6 @@ NAMED: Mapping[Endpoint, Callable[[Ask], Awaitable[tuple[Answer, Origin]]]] = {
     Endpoint.TAGS: tags,
     Endpoint.REFERRERS: referrers,
 }
-
-
-class Headers(Protocol):
-    """Request headers, by name in any case."""
-
-    def get(self, name: str, /) -> str | None: ...
-    def getall(self, name: str, default: Sequence[str], /) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,19 @@ _Key = tuple[str, tuple[str, ...], str | None]
 class Registry:
     """Decides answers over all content."""
 
-    def __init__(self, content: Content, rules: NameRules, access: Access) -> None:
+    def __init__(
+        self,
+        content: Content,
+        rules: NameRules,
+        access: Access,
+        ready: Callable[[], bool],
+        *,
+        metrics: Metrics | None = None,
+        extensions: Sequence[Extension] = (),
+    ) -> None:
+        self._extensions = extensions
+        self._ready = ready
+        self._metrics = metrics
         self._content = content
         self._rules = rules
         self._access = access
@@ -87,16 +94,21 @@ class Registry:
         if known is not None and self._stands(known):
             if known.origin.used is not None:
                 known.origin.used()
-            return conditioned(known.answer, method, headers.get)
+            return conditioned(known.answer, method, headers)
         try:
             route = parse_target(target)
             wanted = read_names(route, key[1], host, self._rules)
         except OciError as error:
-            return conditioned(error_answer(error), method, headers.get)
+            return conditioned(error_answer(error), method, headers)
         at_once = self._at_once(route)
         if at_once is not None:
-            return conditioned(at_once.with_headers(namespace_headers(wanted.chosen)), method, headers.get)
+            return conditioned(_of(route, at_once, wanted), method, headers)
         return Pending(lambda: self._pending(method, route, wanted, key, headers))
+
+    def sent(self, method: str, answer: Answer) -> None:
+        """Count an answer that goes out."""
+        if self._metrics is not None:
+            self._metrics.answered(method, answer)
 
     def _stands(self, known: _Known) -> bool:
         until = known.origin.fresh_until
@@ -111,9 +123,11 @@ class Registry:
             case Endpoint.HEALTH:
                 return answer(200, {"Content-Type": "text/plain"}, b"ok\n")
             case Endpoint.READY:
-                ready = self._content.local.ready
+                ready = self._ready()
                 body = b"ready\n" if ready else b"the first scan has not ended\n"
                 return answer(200 if ready else 503, {"Content-Type": "text/plain"}, body)
+            case Endpoint.METRICS if self._metrics is None:
+                return error_answer(NotFound({"path": route.path}))
             case _:
                 return None
 
@@ -125,17 +139,29 @@ class Registry:
             try:
                 if route.endpoint is Endpoint.CATALOG:
                     found = await self._catalog(route, wanted)
+                elif route.endpoint is Endpoint.METRICS and self._metrics is not None:
+                    found = answer(200, {"Content-Type": CONTENT_TYPE}, await asyncio.to_thread(self._metrics.render))
+                elif route.endpoint is Endpoint.EXTENSION:
+                    found = await self._extension(route)
+                elif route.endpoint is Endpoint.DISCOVERY:
+                    found = await self._discovery(route, wanted)
                 else:
                     found = await self._named(method, route, wanted, key, stack)
             except OciError as error:
                 found = error_answer(error)
+            except OSError as error:
+                # The disk, or this process's limits: "unknown" would be a lie, which clients might keep.
+                event(log, logging.ERROR, "request_failed", method=method, target=key[0][:300], reason=str(error))
+                found = error_answer(Unavailable(retry_after_seconds=1))
             except Exception:
                 log.exception("request_failed", extra={"fields": {"method": method, "target": key[0]}})
                 found = internal_error()
-            yield conditioned(found.with_headers(namespace_headers(wanted.chosen)), method, headers.get)
+            yield conditioned(_of(route, found, wanted), method, headers)
 
     async def _named(self, method: str, route: Route, wanted: Wanted, key: _Key, stack: AsyncExitStack) -> Answer:
-        await self._content.local.wait_ready()
+        if wanted.repository is None:
+            raise NameUnknown({"name": route.name[:300]})
+        await self._content.local.wait_named(wanted.host, wanted.repository)
         # Taken before asking: what changes meanwhile makes the answer one of the past.
         generation = self._content.generation
         name, source = self._content.meant(wanted.host, wanted.repository)
@@ -145,10 +171,30 @@ class Registry:
         found, origin = await NAMED[route.endpoint](ask)
         whole = isinstance(found.body, bytes) and len(found.body) == found.length
         if whole and (origin.fresh_until is None or origin.fresh_until > time.monotonic()):
-            kept = found.with_headers(namespace_headers(wanted.chosen))
+            kept = _of(route, found, wanted)
             if kept.length < KNOWN_BYTES // 4:
                 self._known[key] = _Known(kept, name, generation, origin)
         return found
+
+    async def _extension(self, route: Route) -> Answer:
+        name, _, endpoint = route.reference.partition("/")
+        for extension in self._extensions:
+            if extension.name == name and endpoint in extension.endpoints:
+                await self._content.local.wait_ready()
+                ask = ExtensionAsk(route, self._content, self._access, ANONYMOUS)
+                return await extension.endpoints[endpoint](ask)
+        raise NotFound({"path": route.path[:300]})
+
+    async def _discovery(self, route: Route, wanted: Wanted) -> Answer:
+        """Of a repository, only where there may be one: nothing is asked of an upstream for it."""
+        if route.name:
+            if wanted.repository is None:
+                raise NameUnknown({"name": route.name[:300]})
+            await self._content.local.wait_named(wanted.host, wanted.repository)
+            name, _ = self._content.meant(wanted.host, wanted.repository)
+            if not (self._access.may_read(ANONYMOUS, name) and self._content.may_have(name)):
+                raise NameUnknown({"name": str(name)})
+        return discovery(self._extensions)
 
     async def _catalog(self, route: Route, wanted: Wanted) -> Answer:
         local = self._content.local
@@ -157,5 +203,11 @@ class Registry:
                 await local.wait_complete()
         except TimeoutError:
             pass
-        names = [name for name in local.snapshot.names if self._access.may_read(ANONYMOUS, name)]
+        names = [name for name in await self._content.names() if self._access.may_read(ANONYMOUS, name)]
         return catalog(route, wanted.host, names, local.complete)
+
+
+def _of(route: Route, found: Answer, wanted: Wanted) -> Answer:
+    """The answer as one of this route: with the host that the client chose, if it did."""
+    headers = {**found.headers, **namespace_headers(wanted.chosen)}
+    return replace(found, headers=headers, endpoint=route.endpoint.name.lower())

@@ -4,6 +4,7 @@ The rules are the design's: split at `/` first, then decode each component, then
 repositories called `v2`, `blobs` or `a/manifests/b` need no exception.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -24,15 +25,22 @@ class Endpoint(Enum):
     CATALOG = auto()
     HEALTH = auto()
     READY = auto()
+    METRICS = auto()
+    DISCOVERY = auto()
+    EXTENSION = auto()
 
 
 _WITH_REFERENCE = {"manifests": Endpoint.MANIFEST, "blobs": Endpoint.BLOB, "referrers": Endpoint.REFERRERS}
-_PLAIN_PATHS = {"/healthz": Endpoint.HEALTH, "/readyz": Endpoint.READY}
+# A server must accept the absolute form of a target (RFC 9112, 3.2.2).
+_ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+_PLAIN_PATHS = {"/healthz": Endpoint.HEALTH, "/readyz": Endpoint.READY, "/metrics": Endpoint.METRICS}
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """A parsed target. `root_host` is the host of `/<host>/v2/…`; `name` is as in the path, decoded.
+
+    `reference` is the tag or digest, or `_extension/endpoint`.
 
     `path` is the raw path, for links. `query` keeps the order and the doubles of what was sent.
     """
@@ -51,6 +59,8 @@ class Route:
 
 def parse_target(target: str) -> Route:
     """The route of a raw request target. Raises NotFound, or NameUnknown where a name in it cannot be one."""
+    if not target.startswith("/"):
+        target = _ABSOLUTE.sub("", target) or "/"
     path, _, raw_query = target.partition("?")
     if path in _PLAIN_PATHS:
         return Route(_PLAIN_PATHS[path], path)
@@ -61,6 +71,10 @@ def parse_target(target: str) -> Route:
     components = [_decode(component) for component in rest]
     if components == ["_catalog"]:
         return Route(Endpoint.CATALOG, path, root_host, query=query)
+    if components[-3:] == ["_oci", "ext", "discover"]:
+        return Route(Endpoint.DISCOVERY, path, root_host, "/".join(components[:-3]), query=query)
+    if len(components) == 2 and components[0].startswith("_"):
+        return Route(Endpoint.EXTENSION, path, root_host, reference="/".join(components), query=query)
     if len(components) > 2:
         name = "/".join(components[:-2])
         if components[-2:] == ["tags", "list"]:

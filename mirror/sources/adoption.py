@@ -1,20 +1,39 @@
 """Where manifests without a name belong: signatures, SBOMs and whatever else a layout lists untagged."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.names import Name
+from mirror.sources.layout import blob_path
 from mirror.sources.library import Library
 from mirror.sources.place import Entry, Place
 from mirror.sources.snapshot import Snapshot
 
 Homes = Mapping[Digest, Sequence[Name]]
+# What a file was known by; None where there was none.
+Stamp = tuple[int, ...] | None
 _Holders = dict[Digest, set[Name]]
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """Where entries without a name belong. `unread` are the files of those that could not be read, as they were."""
+
+    homes: Homes
+    unread: Mapping[str, Stamp]
+
+
 def find_homes(snapshot: Snapshot, library: Library) -> Homes:
+    """See `adopt`."""
+    return adopt(snapshot, library).homes
+
+
+def adopt(snapshot: Snapshot, library: Library) -> Adopted:
     """The repositories of each entry without a name. Blocks: reads those entries, and indexes beside them.
 
     An entry belongs to the repositories of its place that reach it or hold its subject; failing that, to every
@@ -22,8 +41,27 @@ def find_homes(snapshot: Snapshot, library: Library) -> Homes:
     """
     unnamed = list(snapshot.unnamed())
     if not unnamed:
-        return {}
-    return _Adoption(snapshot, library).run(unnamed)
+        return Adopted({}, {})
+    adoption = _Adoption(snapshot, library)
+    return Adopted(adoption.run(unnamed), adoption.unread)
+
+
+def changed(unread: Mapping[str, Stamp]) -> bool:
+    """Whether any of these files is another now: a copy may bring an index before what it lists. Blocks."""
+    return any(_stamp(path) != before for path, before in unread.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Orphan:
+    """An entry without a name; `key` tells it from the same manifest in another place."""
+
+    place: Place
+    entry: Entry
+    subject: Digest | None
+
+    @property
+    def key(self) -> tuple[int, Digest]:
+        return id(self.place), self.entry.descriptor.digest
 
 
 class _Adoption:
@@ -31,54 +69,63 @@ class _Adoption:
         self._snapshot = snapshot
         self._library = library
         self._held: dict[int, _Holders] = {}
-        self._homes: dict[Digest, set[Name]] = {}
+        self._homes: dict[tuple[int, Digest], set[Name]] = {}
+        self.unread: dict[str, Stamp] = {}
 
     def run(self, unnamed: Sequence[tuple[Place, Entry]]) -> Homes:
-        waiting = [(place, entry, self._subject(place, entry)) for place, entry in unnamed]
-        # What refers to nothing belongs to its place at once; what refers to it may then follow it there.
-        for place, entry, subject in waiting:
-            if subject is None and not self._holders(place).get(entry.descriptor.digest):
-                self._settle(place, entry, [place.name] if place.name else [])
-        orphans = [one for one in waiting if one[2] is not None]
-        for in_place in (True, False):
-            orphans = self._follow_subjects(orphans, in_place)
-        for place, entry, _ in orphans:
-            self._settle(place, entry, [place.name] if place.name else [])
-        return {digest: sorted(names, key=str) for digest, names in self._homes.items()}
+        orphans = [_Orphan(place, entry, self._subject(place, entry)) for place, entry in unnamed]
+        # What a named index of its place reaches is found there by walking; it may have more homes all the same.
+        self._homes.update({one.key: set() for one in orphans if one.key[1] in self._holders(one.place)})
+        left = [one for one in orphans if one.subject is not None]
+        for one in orphans:
+            # What refers to nothing belongs to its place at once; what refers to it may then follow it there.
+            if one.subject is None and one.key not in self._homes:
+                self._settle(one, _own_name(one))
+        self._follow(left, self._holders)
+        while left := [one for one in left if one.key not in self._homes]:
+            everywhere = self._everywhere()
+            self._follow(left, lambda _: everywhere)  # noqa: B023 called within this turn only
+            left = [one for one in left if one.key not in self._homes]
+            # Of a chain whose first subject is nowhere, the first goes to its place's name, and the others follow.
+            waiting = {one.entry.descriptor.digest for one in left}
+            for one in [one for one in left if one.subject not in waiting]:
+                self._settle(one, _own_name(one))
+            self._follow([one for one in left if one.key not in self._homes], self._holders)
+        homes: dict[Digest, set[Name]] = {}
+        for (_, digest), names in self._homes.items():
+            homes.setdefault(digest, set()).update(names)
+        return {digest: sorted(names, key=str) for digest, names in homes.items() if names}
 
-    def _follow_subjects(
-        self, orphans: Sequence[tuple[Place, Entry, Digest | None]], in_place: bool
-    ) -> list[tuple[Place, Entry, Digest | None]]:
-        """Settle what can be; again and again, since a referrer may have referrers. Returns the rest."""
-        everywhere: _Holders = {}
-        if not in_place and orphans:
-            for place in self._snapshot.places:
-                for digest, names in self._holders(place).items():
-                    everywhere.setdefault(digest, set()).update(names)
-        remaining = list(orphans)
-        settled = True
-        while settled and remaining:
-            settled, left = False, []
-            for place, entry, subject in remaining:
-                holders = self._holders(place)
-                if entry.descriptor.digest in holders and in_place:
-                    settled = True  # reached by a named index of its place: found there by walking
-                    continue
-                homes = (holders if in_place else everywhere).get(subject) if subject else None
-                if homes:
-                    self._settle(place, entry, homes)
-                    everywhere.setdefault(entry.descriptor.digest, set()).update(homes)
-                    settled = True
-                else:
-                    left.append((place, entry, subject))
-            remaining = left
-        return remaining
+    def _follow(self, orphans: Sequence[_Orphan], held: Callable[[Place], _Holders]) -> None:
+        """Settle those whose subject is held; and then what refers to them, since a referrer may have referrers."""
+        referrers: dict[Digest, list[_Orphan]] = {}
+        for one in orphans:
+            if one.subject is not None:
+                referrers.setdefault(one.subject, []).append(one)
+        waiting = deque(orphans)
+        while waiting:
+            one = waiting.popleft()
+            names = held(one.place).get(one.subject, set()) if one.subject else set()
+            if names <= self._homes.get(one.key, set()):
+                continue
+            for digest in self._settle(one, names):
+                held(one.place).setdefault(digest, set()).update(names)
+                waiting.extend(referrers.get(digest, ()))
 
-    def _settle(self, place: Place, entry: Entry, homes: Iterable[Name]) -> None:
-        names = set(homes)
-        self._homes.setdefault(entry.descriptor.digest, set()).update(names)
-        for digest in self._walk(place, entry.descriptor):
-            self._holders(place).setdefault(digest, set()).update(names)
+    def _settle(self, one: _Orphan, names: Set[Name]) -> Iterable[Digest]:
+        """Give it these homes; gives back everything that they now hold through it."""
+        self._homes.setdefault(one.key, set()).update(names)
+        digests = list(self._walk(one.place, one.entry.descriptor))
+        for digest in digests:
+            self._holders(one.place).setdefault(digest, set()).update(names)
+        return digests
+
+    def _everywhere(self) -> _Holders:
+        found: _Holders = {}
+        for place in self._snapshot.places:
+            for digest, names in self._holders(place).items():
+                found.setdefault(digest, set()).update(names)
+        return found
 
     def _holders(self, place: Place) -> _Holders:
         """Which names of the place hold which manifests: those listed, and those that listed indexes list."""
@@ -105,5 +152,24 @@ class _Adoption:
         return seen
 
     def _subject(self, place: Place, entry: Entry) -> Digest | None:
-        found = self._library.manifest(entry.descriptor.digest, place, entry.descriptor.media_type)
+        digest = entry.descriptor.digest
+        found = self._library.cached_manifest(digest)
+        if found is None:
+            path = blob_path(place.path, digest)
+            before = _stamp(path)
+            found = self._library.manifest(digest, place, entry.descriptor.media_type)
+            if found is None and place.members is None:
+                self.unread[path] = before
         return found.links.subject if found else None
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _own_name(one: _Orphan) -> Set[Name]:
+    return {one.place.name} if one.place.name else set()

@@ -1,15 +1,22 @@
 """Archives served in place: what one tar holds, as places whose bytes are members of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
-from mirror.oci.errors import DigestInvalid, ManifestInvalid
+from mirror.oci.errors import ManifestInvalid
 from mirror.oci.manifest import MAX_MANIFEST_BYTES, ManifestLinks
-from mirror.sources.docker_save import (
+from mirror.sources.archive_folders import (
+    INDEX_JSON,
     MANIFEST_JSON,
+    MAX_FOLDERS,
+    OCI_LAYOUT,
+    REPOSITORIES,
+    Folder,
+    find_folders,
+)
+from mirror.sources.docker_save import (
     MAX_MANIFEST_JSON_BYTES,
-    Claim,
     ImageBroken,
     SavedImage,
     generate,
@@ -20,17 +27,12 @@ from mirror.sources.layout import MAX_INDEX_BYTES, LayoutBroken, check_layout_fi
 from mirror.sources.naming import Namer, PlaceName
 from mirror.sources.place import Entry, Naming, Place
 from mirror.store.archive_file import Stamp, open_archive
-from mirror.store.layer_hashes import StoredLayer
-from mirror.store.tar_index import Member, MemberUnusable, OpenTar, TarIndex, index_tar
+from mirror.store.layer_hashes import Claim, StoredLayer
+from mirror.store.tar_index import MAX_PROBLEMS, Member, MemberUnusable, OpenTar, index_tar
 
-INDEX_JSON = "index.json"
-OCI_LAYOUT = "oci-layout"
-REPOSITORIES = "repositories"
-_MARKS = frozenset({INDEX_JSON, OCI_LAYOUT, MANIFEST_JSON, REPOSITORIES})
 # Longest first: the whole extension is no part of a name.
 EXTENSIONS = tuple(f"{tar}{packed}" for packed in (".gz", ".zst", ".zstd", "") for tar in (".oci.tar", ".tar"))
 EXTENSIONS += (".tgz", ".tzst")
-_MAX_LAYOUTS = 10_000
 # How many manifests of one archive are read to find out which of them a RepoTag means.
 _MAX_MANIFESTS_READ = 200_000
 _NOTHING_KNOWN: Mapping[Member, StoredLayer] = {}
@@ -40,12 +42,14 @@ _NOTHING_KNOWN: Mapping[Member, StoredLayer] = {}
 class ArchiveContents:
     """What one archive holds.
 
-    `stamp` is that of the tar that was read. `unverified` are digests that the archive claims for members, to be
-    compared with the bytes before the whole of one is served. `needs_hashing` are compressed layers whose digest
-    must be computed before their image can be served. For both: `hash_layers`, then `read_archive` again with
-    what it found as `known`. `problems` are of the archive, each place has its own.
+    `path` and `stamp` are those of the tar that was read. `unverified` are digests that saved images claim for
+    members, to be compared with the bytes before the whole of one is served (files in `blobs/` are not among them:
+    they are as in a layout's folder). `needs_hashing` are compressed layers whose digest must be computed before
+    their image can be served. For both: `hash_layers`, then `read_archive` again with what it found as `known`.
+    `problems` are of the archive, each place has its own.
     """
 
+    path: str
     stamp: Stamp
     places: tuple[Place, ...] = ()
     unverified: tuple[Claim, ...] = ()
@@ -91,39 +95,36 @@ def without_extension(file_name: str) -> str:
     return file_name
 
 
-@dataclass(slots=True)
-class _Folder:
-    """What lies in one folder of the archive."""
-
-    marks: set[str] = field(default_factory=set)
-    blobs: dict[Digest, Member] = field(default_factory=dict)
-
-
 class _Reader:
     def __init__(self, tar: OpenTar, at: ArchivePath, namer: Namer, known: Mapping[Member, StoredLayer]) -> None:
         self._tar = tar
         self._at = at
         self._namer = namer
         self._known = known
-        self._unverified: dict[Claim, None] = {}
+        self._unverified: dict[str, dict[Claim, None]] = {}  # by folder
         self._needs_hashing: dict[Member, None] = {}
         self._manifests_left = _MAX_MANIFESTS_READ
 
     def read(self) -> ArchiveContents:
-        folders = _folders(self._tar.index)
+        folders = find_folders(self._tar.index)
         places = tuple(place for name in sorted(folders) if (place := self._place(name, folders[name])) is not None)
         problems = list(self._tar.index.problems)
-        if len(folders) >= _MAX_LAYOUTS:
-            problems.append(f"more than {_MAX_LAYOUTS} layouts: the rest of them is not served")
+        if len(folders) >= MAX_FOLDERS:
+            problems.append(f"more than {MAX_FOLDERS} layouts: the rest of them is not served")
         if not self._manifests_left:
             problems.append(f"more than {_MAX_MANIFESTS_READ} manifests: some RepoTags were not matched")
         if not places and not self._needs_hashing:
             problems.append("neither a layout (oci-layout, index.json) nor saved images (manifest.json), nor blobs")
         return ArchiveContents(
-            self._tar.index.stamp, places, tuple(self._unverified), tuple(self._needs_hashing), tuple(problems)
+            path=self._at.unpacked or self._at.path,
+            stamp=self._tar.index.stamp,
+            places=places,
+            unverified=tuple({claim: None for claims in self._unverified.values() for claim in claims}),
+            needs_hashing=tuple(self._needs_hashing),
+            problems=tuple(problems),
         )
 
-    def _place(self, name: str, folder: _Folder) -> Place | None:
+    def _place(self, name: str, folder: Folder) -> Place | None:
         """The layout or the saved images in a folder; a place without entries where it only holds blobs."""
         *above, file_name = self._at.parts
         inside = name.split("/") if name else []
@@ -136,25 +137,29 @@ class _Reader:
         if not entries and not members and not problems:
             return None
         if place_name.problem and any(not entry.namings for entry in entries):
+            # Where every entry has a full name, nobody needs the place's.
             problems.append(place_name.problem)
         stamp = self._tar.index.stamp
+        unverified = self._unverified.get(name, ())
+        claims = {claim.digest: claim for claim in unverified if members.get(claim.digest) == claim.member}
         modified_ns = self._at.modified_ns if self._at.modified_ns is not None else stamp.modified_ns
         return Place(
-            self._at.path,
-            self._at.root,
-            place_name.name if entries else None,
-            entries,
-            modified_ns,
-            name,
-            place_name.plain,
-            self._at.coalesce,
-            members,
-            tuple(problems),
-            self._at.unpacked,
-            stamp,
+            path=self._at.path,
+            root=self._at.root,
+            name=place_name.name if entries else None,
+            entries=entries,
+            modified_ns=modified_ns,
+            inside=name,
+            plain=place_name.plain,
+            coalesce=self._at.coalesce,
+            members=members,
+            problems=_bounded(problems),
+            unpacked=self._at.unpacked,
+            stamp=stamp,
+            claims=claims or None,
         )
 
-    def _saved_images(self, name: str, folder: _Folder, problems: list[str]) -> tuple[SavedImage, ...]:
+    def _saved_images(self, name: str, folder: Folder, problems: list[str]) -> tuple[SavedImage, ...]:
         if MANIFEST_JSON not in folder.marks:
             if REPOSITORIES in folder.marks and not name:
                 problems.append("repositories without manifest.json: saved by a Docker before 1.10, save it again")
@@ -164,14 +169,18 @@ class _Reader:
         except MemberUnusable as error:
             problems.append(str(error))
             return ()
-        images = read_manifest_json(content)
-        if images is None and not name:
+        found = read_manifest_json(content)
+        if found is None:
             # Deeper down, many programs have a file of this name.
-            problems.append("manifest.json: not a list of saved images")
-        return images or ()
+            problems += [] if name else ["manifest.json: not a list of saved images"]
+            return ()
+        images, others = found
+        if others:
+            problems.append(f"manifest.json: {others} of its items are no saved images")
+        return images
 
     def _listed(
-        self, name: str, folder: _Folder, images: tuple[SavedImage, ...], place: PlaceName, problems: list[str]
+        self, name: str, folder: Folder, images: tuple[SavedImage, ...], place: PlaceName, problems: list[str]
     ) -> tuple[tuple[Entry, ...], tuple[SavedImage, ...]]:
         """The entries of the layout's index.json, and those of the saved images that are not among them."""
         if not {INDEX_JSON, OCI_LAYOUT} <= folder.marks:
@@ -192,7 +201,7 @@ class _Reader:
         return entries, images
 
     def _repo_tags(
-        self, name: str, folder: _Folder, images: Iterable[SavedImage], entries: Iterable[Entry]
+        self, name: str, folder: Folder, images: Iterable[SavedImage], entries: Iterable[Entry]
     ) -> tuple[dict[Digest, list[str]], tuple[SavedImage, ...]]:
         """Whose RepoTags are which, and the images that have no entry.
 
@@ -216,7 +225,7 @@ class _Reader:
                 others.append(image)
         return tags, tuple(others)
 
-    def _configs(self, folder: _Folder, digest: Digest) -> set[Digest]:
+    def _configs(self, folder: Folder, digest: Digest) -> set[Digest]:
         """The configs of every manifest that is reached from an entry."""
         found: set[Digest] = set()
         seen = {digest}
@@ -255,7 +264,7 @@ class _Reader:
                 problems.append(f"image {label[:200]!r} is not served: {error}")
                 continue
             self._needs_hashing.update(dict.fromkeys(found.needs_hashing))
-            self._unverified.update(dict.fromkeys(found.unverified))
+            self._unverified.setdefault(name, {}).update(dict.fromkeys(found.unverified))
             if found.descriptor is None:
                 continue
             namings, wrong = self._namer.namings({}, image.repo_tags, place)
@@ -268,36 +277,9 @@ class _Reader:
         return tuple(entries.values())
 
 
-def _folders(index: TarIndex) -> dict[str, _Folder]:
-    """The folders of an archive that hold something to serve, by name; the archive's own is the empty one."""
-    folders: dict[str, _Folder] = {}
-    for name in index.names():
-        above, _, last = name.rpartition("/")
-        if last in _MARKS:
-            folder, digest = above, None
-        else:
-            folder, digest = _blob(name)
-            if digest is None:
-                continue
-        if folder not in folders and len(folders) >= _MAX_LAYOUTS:
-            continue
-        found = folders.setdefault(folder, _Folder())
-        if digest is None:
-            found.marks.add(last)
-        elif (member := index.find(name)) is not None:
-            found.blobs[digest] = member
-    return folders
-
-
-def _blob(name: str) -> tuple[str, Digest | None]:
-    """`folder/blobs/sha256/<hex>` → (`folder`, digest); no digest for other names."""
-    parts = name.rsplit("/", 3)
-    if len(parts) < 3 or parts[-3] != "blobs":
-        return "", None
-    try:
-        return "/".join(parts[:-3]), Digest.parse(f"{parts[-2]}:{parts[-1]}")
-    except DigestInvalid:
-        return "", None
+def _bounded(problems: list[str]) -> tuple[str, ...]:
+    more = len(problems) - MAX_PROBLEMS
+    return (*problems[:MAX_PROBLEMS], f"and {more} more such problems") if more > 0 else tuple(problems)
 
 
 def _join(folder: str, name: str) -> str:

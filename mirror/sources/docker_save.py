@@ -15,10 +15,9 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import DigestInvalid
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
-from mirror.store.layer_hashes import StoredLayer, compression
+from mirror.store.layer_hashes import Claim, StoredLayer, compression
 from mirror.store.tar_index import Member, MemberUnusable, OpenTar
 
-MANIFEST_JSON = "manifest.json"
 # 20,000 tags take about 4 MiB.
 MAX_MANIFEST_JSON_BYTES = 64 * 1024 * 1024
 _LAYER_TYPES = {
@@ -42,19 +41,6 @@ class SavedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What an archive says of a member, not yet compared with its bytes."""
-
-    digest: Digest
-    member: Member
-    diff_id: Digest
-
-    def holds(self, layer: StoredLayer) -> bool:
-        """Whether the bytes, once hashed, are what was claimed."""
-        return (layer.digest, layer.diff_id) == (self.digest, self.diff_id)
-
-
-@dataclass(frozen=True, slots=True)
 class Generated:
     """The manifest of a saved image: its descriptor and bytes, and where what it lists lies.
 
@@ -73,21 +59,28 @@ class ImageBroken(Exception):
     """Why a saved image is not served."""
 
 
-def read_manifest_json(content: bytes) -> tuple[SavedImage, ...] | None:
-    """The images that a `manifest.json` lists; None where it is some other program's file of that name."""
+def read_manifest_json(content: bytes) -> tuple[tuple[SavedImage, ...], int] | None:
+    """The images that a `manifest.json` lists, and how many of its items are none.
+
+    None where it is some other program's file of that name.
+    """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
+    if not isinstance(document, list):
         return None
-    images = []
-    for item in document:
-        config, tags, layers = item.get("Config"), item.get("RepoTags") or [], item.get("Layers") or []
-        if not isinstance(config, str) or not _are_strings(tags) or not _are_strings(layers):
-            return None
-        images.append(SavedImage(config, tuple(tags), tuple(layers)))
-    return tuple(images)
+    images = tuple(image for item in document if (image := _saved_image(item)) is not None)
+    return (images, len(document) - len(images)) if images or not document else None
+
+
+def _saved_image(item: Any) -> SavedImage | None:
+    if not isinstance(item, dict):
+        return None
+    config, tags, layers = item.get("Config"), item.get("RepoTags") or [], item.get("Layers") or []
+    if not isinstance(config, str) or not _are_strings(tags) or not _are_strings(layers):
+        return None
+    return SavedImage(config, tuple(tags), tuple(layers))
 
 
 def read_config(tar: OpenTar, folder: str, image: SavedImage) -> tuple[Digest, Member, bytes]:

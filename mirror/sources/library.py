@@ -6,9 +6,10 @@ Everything here blocks, and is called from threads; what it keeps is bounded and
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 from cachetools import LRUCache
 
@@ -17,10 +18,11 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid
 from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.sources.layout import blob_path
-from mirror.sources.place import Place
+from mirror.sources.place import Member, Place
 from mirror.sources.snapshot import Snapshot
+from mirror.store.archive_file import Stamp
 from mirror.store.body import BlobBody, FileSlice
-from mirror.store.files import Unreadable, open_regular, read_exactly
+from mirror.store.files import Unreadable, open_regular, raise_if_exhausted, read_exactly
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +39,31 @@ class ReadManifest:
 
 @dataclass(frozen=True, slots=True)
 class _Location:
-    """`size` is None where the whole file is the blob."""
+    """`size` is None where the whole file is the blob. Of an archive only the file with `stamp` is meant.
+
+    `root` is None where the file is the cache's own.
+    """
 
     path: str
-    root: str
+    root: str | None
+    place: Place
     offset: int = 0
     size: int | None = None
+    stamp: Stamp | None = None
+
+    @classmethod
+    def member(cls, place: Place, member: Member) -> Self:
+        """Inside an archive, or in its unpacked copy."""
+        root = None if place.unpacked else place.root
+        return cls(place.bytes_path, root, place, member.offset, member.size, place.stamp)
+
+    @classmethod
+    def blob_file(cls, place: Place, digest: Digest) -> Self:
+        """In a layout folder."""
+        return cls(blob_path(place.path, digest), place.root, place)
+
+
+Verify = Callable[[Place, Digest], bool]
 
 
 class _Kept:
@@ -61,8 +82,9 @@ class _Kept:
 class Library:
     """The bytes of one snapshot. A new snapshot gets a new library; manifests, named by digest, move along."""
 
-    def __init__(self, snapshot: Snapshot, before: "Library | None" = None) -> None:
+    def __init__(self, snapshot: Snapshot, before: "Library | None" = None, verify: Verify | None = None) -> None:
         self.snapshot = snapshot
+        self._verify: Verify | None = verify or (before._verify if before else None)
         self._kept: _Kept = before._kept if before else _Kept()
 
     def cached_manifest(self, digest: Digest) -> ReadManifest | None:
@@ -96,27 +118,44 @@ class Library:
         return self._right_content(digest, near, max_bytes)
 
     @contextmanager
-    def blob(self, digest: Digest, near: Place | None, sizes: frozenset[int]) -> Iterator[BlobBody | None]:
-        """The blob, open as long as the context is; None where no file of one of these sizes (bytes) holds it."""
+    def blob(
+        self, digest: Digest, near: Place | None, sizes: frozenset[int], *, verified: bool = True
+    ) -> Iterator[BlobBody | None]:
+        """The blob, open as long as the context is; None where no file of one of these sizes (bytes) holds it.
+
+        `verified`: what an archive only claims is hashed first, which reads all of it.
+        """
         generated = self.snapshot.generated.get(digest)
         if generated is not None:
             yield generated
             return
-        for location in self._locations(digest, near):
-            try:
-                with open_regular(location.path, location.root) as (fd, status):
-                    size = status.st_size if location.size is None else location.size
-                    if size in sizes and location.offset + size <= status.st_size:
-                        yield FileSlice(fd, location.offset, size)
-                        return
-                    expected = " or ".join(map(str, sorted(sizes)))
-                    reason = f"{size} bytes, its descriptor says {expected}"
-                    self._say_once("blob_not_served", location.path, digest=digest, reason=reason)
-            except FileNotFoundError:
-                continue
-            except Unreadable as error:
-                self._say_once("blob_not_served", location.path, digest=digest, reason=str(error))
-        yield None
+        with ExitStack() as stack:
+            for location in self._locations(digest, near):
+                try:
+                    found = stack.enter_context(self._open(location, digest, sizes, verified))
+                except FileNotFoundError:
+                    continue
+                except Unreadable as error:
+                    self._say_once("blob_not_served", location.path, digest=digest, reason=str(error))
+                    continue
+                yield found
+                return
+            yield None
+
+    @contextmanager
+    def _open(
+        self, location: _Location, digest: Digest, sizes: frozenset[int] | None, verified: bool = True
+    ) -> Iterator[FileSlice]:
+        """The bytes at a location. Raises Unreadable, with the reason, where they are not to be served."""
+        with open_regular(location.path, location.root) as (fd, status):
+            if location.stamp is not None and Stamp.of(status) != location.stamp:
+                raise Unreadable("the archive is no longer the one that was read")
+            size = status.st_size if location.size is None else location.size
+            if sizes is not None and size not in sizes:
+                raise Unreadable(f"{size} bytes, its descriptor says {' or '.join(map(str, sorted(sizes)))}")
+            if verified and self._verify is not None and not self._verify(location.place, digest):
+                raise Unreadable("its bytes are not what the archive says of them")
+            yield FileSlice(fd, location.offset, size, status.st_mtime_ns)
 
     def _right_content(self, digest: Digest, near: Place | None, max_bytes: int = MAX_MANIFEST_BYTES) -> bytes | None:
         generated = self.snapshot.generated.get(digest)
@@ -124,14 +163,15 @@ class Library:
             return generated
         for location in self._locations(digest, near):
             try:
-                with open_regular(location.path, location.root) as (fd, status):
-                    size = status.st_size if location.size is None else location.size
-                    if size > max_bytes:
-                        raise Unreadable(f"{size} bytes, at most {max_bytes} are read")
-                    content = read_exactly(fd, location.offset, size)
+                with self._open(location, digest, None) as found:
+                    if found.size > max_bytes:
+                        raise Unreadable(f"{found.size} bytes, at most {max_bytes} are read")
+                    content = read_exactly(found.fd, found.offset, found.size)
             except FileNotFoundError:
                 continue
             except (Unreadable, OSError) as error:
+                if isinstance(error, OSError):
+                    raise_if_exhausted(error)
                 self._say_once("blob_not_served", location.path, digest=digest, reason=str(error))
                 continue
             if digest.matches(content):
@@ -142,18 +182,15 @@ class Library:
     def _locations(self, digest: Digest, near: Place | None) -> Iterator[_Location]:
         """Where the bytes may lie: near first, then the whole pool."""
         if near is not None and near.members is None:
-            yield _Location(blob_path(near.path, digest), near.root)
+            yield _Location.blob_file(near, digest)
         elif near is not None and near.members is not None and digest in near.members:
-            member = near.members[digest]
-            yield _Location(near.path, near.root, member.offset, member.size)
-        pooled = self.snapshot.members.get(digest)
-        if pooled is not None and pooled[0] is not near:
-            place, member = pooled
-            yield _Location(place.path, place.root, member.offset, member.size)
+            yield _Location.member(near, near.members[digest])
+        for place, member in self.snapshot.copies(digest):
+            if place is not near:
+                yield _Location.member(place, member)
         for place in self.snapshot.folders:
-            path = blob_path(place.path, digest)
-            if place is not near and os.path.lexists(path):
-                yield _Location(path, place.root)
+            if place is not near and os.path.lexists(blob_path(place.path, digest)):
+                yield _Location.blob_file(place, digest)
 
     def _say_once(self, name: str, path: str, **fields: object) -> None:
         key = f"{name} {path} {fields.get('reason')}"

@@ -1,17 +1,18 @@
 """What `mirror ls` shows: every tag and untagged manifest of local content, checked against what lies on disk."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import ManifestLinks
 from mirror.oci.names import Name
-from mirror.sources.library import Library, ReadManifest
+from mirror.sources.coalesce import platform_of
+from mirror.sources.library import Library
 from mirror.sources.snapshot import Candidate, LocalRepository
-
-MAX_CONFIG_BYTES = 8 * 1024 * 1024
+from mirror.sources.view import Meaning, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Listed:
     """One line. `tag` is None for what is reached by digest only. `size` in bytes, everything below included.
 
     `problems` says what is missing or wrong. `plain`: the name is never completed from an upstream when asked
-    for without a host.
+    for without a host. `generated`: this program made the manifest; no registry knows its digest.
     """
 
     name: Name
@@ -29,6 +30,7 @@ class Listed:
     platforms: tuple[str, ...]
     size: int
     plain: bool
+    generated: bool
     problems: tuple[str, ...]
     sources: tuple[str, ...]
 
@@ -42,42 +44,43 @@ class Listed:
             "platforms": list(self.platforms),
             "size": self.size,
             "plain": self.plain,
+            "generated": self.generated,
             "problems": list(self.problems),
             "sources": list(self.sources),
         }
 
 
-def list_content(library: Library, only: Name | None = None) -> Iterator[Listed]:
+def list_content(view: View, only: Name | None = None) -> Iterator[Listed]:
     """Every tag, then what has none, of every repository or of one. Blocks: stats every blob."""
-    for name in library.snapshot.names:
+    for name in view.snapshot.names:
         if only is None or name == only:
-            yield from _list_repository(library, library.snapshot.repositories[name])
+            yield from _list_repository(view, view.snapshot.repositories[name])
 
 
-def _list_repository(library: Library, repository: LocalRepository) -> Iterator[Listed]:
+def _list_repository(view: View, repository: LocalRepository) -> Iterator[Listed]:
     tagged: set[Digest] = set()
     for tag in repository.sorted_tags:
         candidates = repository.tags[tag]
         tagged.update(candidate.descriptor.digest for candidate in candidates)
-        yield _listed(library, repository, tag, candidates)
+        yield _listed(view, repository, tag, candidates)
     for digest, candidate in repository.roots.items():
         if digest not in tagged:
-            yield _listed(library, repository, None, [candidate])
+            yield _listed(view, repository, None, [candidate])
 
 
-def _listed(
-    library: Library, repository: LocalRepository, tag: str | None, candidates: Sequence[Candidate]
-) -> Listed:
-    shown = candidates[0]
-    walk = _Walk(library, shown)
+def _listed(view: View, repository: LocalRepository, tag: str | None, candidates: Sequence[Candidate]) -> Listed:
+    descriptor = candidates[0].descriptor
+    meaning = view.resolve(repository, tag if tag is not None else descriptor.digest)
+    walk = _Walk(view.library, candidates, meaning)
     return Listed(
         name=repository.name,
         tag=tag,
-        digest=shown.descriptor.digest,
-        media_type=walk.media_type or shown.descriptor.media_type,
+        digest=meaning.manifest.digest if meaning else descriptor.digest,
+        media_type=meaning.manifest.media_type if meaning else descriptor.media_type,
         platforms=tuple(dict.fromkeys(walk.platforms)),
         size=walk.size,
         plain=repository.plain,
+        generated=meaning is not None and meaning.generated,
         problems=tuple(walk.problems),
         sources=tuple(_place(candidate) for candidate in candidates),
     )
@@ -91,53 +94,48 @@ def _place(candidate: Candidate) -> str:
 class _Walk:
     """Everything below one manifest, each digest once."""
 
-    def __init__(self, library: Library, root: Candidate) -> None:
+    def __init__(self, library: Library, candidates: Sequence[Candidate], meaning: Meaning | None) -> None:
         self._library = library
-        self._near = root.place
+        self._near = candidates[0]
         self._seen: set[Digest] = set()
         self.size = 0
         self.platforms: list[str] = []
         self.problems: list[str] = []
-        found = self._manifest(root.descriptor)
-        self.media_type = found.manifest.media_type if found else None
+        if meaning is None:
+            self._manifest(self._near.descriptor)
+        elif meaning.generated and media_types.is_index(meaning.manifest.media_type):
+            self.size += len(meaning.manifest.content)
+            for child in ManifestLinks.parse(meaning.manifest.content).manifests:
+                self._manifest(child)
+        else:
+            self._manifest(next(c.descriptor for c in candidates if c.descriptor.digest == meaning.manifest.digest))
 
-    def _manifest(self, descriptor: Descriptor) -> ReadManifest | None:
+    def _manifest(self, descriptor: Descriptor) -> None:
         if descriptor.digest in self._seen:
-            return None
+            return
         self._seen.add(descriptor.digest)
-        found = self._library.manifest(descriptor.digest, self._near, descriptor.media_type)
+        found = self._library.manifest(descriptor.digest, self._near.place, descriptor.media_type)
         if found is None:
             self.problems.append(f"manifest {descriptor.digest} is missing or wrong")
-            return None
+            return
         self.size += len(found.manifest.content)
         for child in found.links.manifests:
             self._manifest(child)
         for blob in found.links.blobs:
             self._blob(blob)
-        platform = descriptor.platform or self._config_platform(found)
+        platform = platform_of(self._library, descriptor, self._near, found)
         if platform and not found.links.manifests:
             self.platforms.append(platform_text(platform))
-        return found
 
     def _blob(self, descriptor: Descriptor) -> None:
         if descriptor.digest in self._seen:
             return
         self._seen.add(descriptor.digest)
         self.size += descriptor.size
-        with self._library.blob(descriptor.digest, self._near, frozenset((descriptor.size,))) as body:
+        sizes = frozenset((descriptor.size,))
+        with self._library.blob(descriptor.digest, self._near.place, sizes, verified=False) as body:
             if body is None:
                 self.problems.append(f"blob {descriptor.digest} is missing or of another size")
-
-    def _config_platform(self, found: ReadManifest) -> Mapping[str, Any] | None:
-        config = found.links.config
-        if config is None or not config.media_type.endswith(("image.config.v1+json", "container.image.v1+json")):
-            return None
-        content = self._library.content(config.digest, self._near, MAX_CONFIG_BYTES)
-        try:
-            document = json.loads(content) if content else None
-        except (ValueError, RecursionError):
-            return None
-        return document if isinstance(document, dict) and "architecture" in document else None
 
 
 def platform_text(platform: Mapping[str, Any]) -> str:

@@ -2,29 +2,34 @@
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
-
-from cachetools import LRUCache
 
 from mirror.logs import event
 from mirror.oci.descriptor import Descriptor
-from mirror.oci.digest import Digest, is_digest
-from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameUnknown
+from mirror.oci.digest import Digest
+from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameNotYetKnown, NameUnknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository, familiar
-from mirror.sources.adoption import find_homes
-from mirror.sources.library import Library, ReadManifest
-from mirror.sources.reach import Reach, Reached
+from mirror.sources.adoption import Stamp, adopt, changed
+from mirror.sources.library import Library
+from mirror.sources.reach import RETRY_MISSING_SECONDS
 from mirror.sources.scan import Problem, Scan, Scanner
-from mirror.sources.snapshot import EMPTY, Candidate, LocalRepository, Snapshot
-from mirror.sources.source import Found
+from mirror.sources.shelf import Job
+from mirror.sources.snapshot import EMPTY, LocalRepository, Snapshot
+from mirror.sources.source import GENERATED_WARNING, LOCAL, Found, Origin
+from mirror.sources.view import View
 from mirror.store.body import BlobBody, body_size
+from mirror.store.generated import GeneratedManifests
+from mirror.store.threads import acquire
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+GENERATED = Origin(warnings=(GENERATED_WARNING,))
 
 
 class Remembered(Protocol):
@@ -35,48 +40,29 @@ class Remembered(Protocol):
     def __contains__(self, name: str) -> bool: ...
 
 
-class View:
-    """One snapshot with its library, and how far each of its repositories was explored."""
-
-    def __init__(self, library: Library, before: "View | None" = None) -> None:
-        self.library = library
-        self.snapshot = library.snapshot
-        # Explored repositories: bounded by count; one that is dropped is explored anew when asked.
-        self._reaches: LRUCache[Name, Reach] = LRUCache(5_000)
-        self._lock = threading.Lock()
-        if before is not None:
-            with before._lock:
-                self._carry_over(before._reaches.items())
-
-    def reach(self, repository: LocalRepository) -> Reach:
-        """What the repository reaches, as far as it was explored. May be asked from any thread."""
-        with self._lock:
-            found = self._reaches.get(repository.name)
-            if found is None:
-                found = self._reaches[repository.name] = Reach(self.library, repository)
-            return found
-
-    def _carry_over(self, explored: Iterable[tuple[Name, Reach]]) -> None:
-        """A repository whose manifests are as they were need not be explored again."""
-        for name, reach in explored:
-            repository = self.snapshot.repositories.get(name)
-            if repository is not None and reach.still_holds(repository):
-                self._reaches[name] = reach.moved_to(self.library)
-
-
 class LocalContent:
     """A `Source` over layouts and archives. `generation` grows with every new snapshot."""
 
-    def __init__(self, scanner: Scanner, remembered: Remembered, refresh_seconds: float) -> None:
+    def __init__(
+        self, scanner: Scanner, remembered: Remembered, generated: GeneratedManifests, refresh_seconds: float
+    ) -> None:
         self._scanner = scanner
         self._remembered = remembered
+        self._generated = generated
         self._refresh_seconds = refresh_seconds
-        self._view = View(Library(EMPTY))
+        verify = scanner.shelf.verify if scanner.shelf else None
+        self._view = View(Library(EMPTY, verify=verify), generated)
         self._problems: frozenset[Problem] = frozenset()
+        # Whether a scan found changes that are not served yet; it stays so where serving them failed.
+        self._behind = False
         self._scanned = asyncio.Event()
         self._adopted = asyncio.Event()
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._tried: set[Job] = set()
+        self._unpacking = False
+        self._unread: Mapping[str, Stamp] = {}
         self.generation = 0
 
     @property
@@ -98,6 +84,16 @@ class LocalContent:
         """Returns once the first scan has ended."""
         await self._scanned.wait()
 
+    async def wait_named(self, host: Host | None, repository: Repository) -> None:
+        """Returns once it is known what a request for this name means.
+
+        An entry without a name may give its place's name to a repository: where no host is named, and no name of
+        the first scan is meant, it must have found its home, or a stranger would answer in between.
+        """
+        await self._scanned.wait()
+        if host is None and Name(None, repository) not in self.snapshot.repositories:
+            await self._adopted.wait()
+
     @property
     def complete(self) -> bool:
         """Whether every repository of the first scan is known, also those of entries without names."""
@@ -117,9 +113,15 @@ class LocalContent:
 
     async def stop(self) -> None:
         """End the scanning; what was found is still served."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._working) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def unknown(self, name: str, reason: str | None = None) -> NameUnknown:
+        """The error for a name that is not here; it may yet turn up in an archive that was never unpacked."""
+        detail = {"name": name} | ({"reason": reason} if reason else {})
+        return NameNotYetKnown(detail) if self._unpacking else NameUnknown(detail)
 
     def plain_name(self, repository: Repository, default_host: Host | None) -> tuple[Name | None, bool]:
         """What a request that names no host means, and whether only local content may answer it.
@@ -141,26 +143,33 @@ class LocalContent:
 
     async def resolve(self, name: Name, reference: str) -> Found[Manifest]:
         """See `Source.resolve`. A tag's manifest with wrong bytes is passed over for the next newest."""
-        found = await self._ask(name, lambda view, repository: _resolve(view, repository, reference))
+        found = await self._ask(name, lambda view, repository: view.resolve(repository, reference))
         if found is None:
             raise ManifestUnknown({"name": str(name), "reference": reference[:300]})
-        return Found(found.manifest)
+        return Found(found.manifest, _standing(GENERATED if found.generated else LOCAL, found.whole))
 
     async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
         """See `Source.stat_blob`."""
-        async with self.open_blob(name, digest) as found:
-            return Found(body_size(found.value))
+        async with self._opened(name, digest, verified=False) as body:
+            return Found(body_size(body))
 
     @asynccontextmanager
     async def open_blob(self, name: Name, digest: Digest) -> AsyncIterator[Found[BlobBody]]:
         """See `Source.open_blob`. A manifest's bytes are a blob too."""
-        view, reached = await self._reached(name, digest)
-        opened = view.library.blob(digest, reached.near, reached.sizes)
-        body = await asyncio.to_thread(opened.__enter__)
+        async with self._opened(name, digest, verified=True) as body:
+            yield Found(body)
+
+    @asynccontextmanager
+    async def _opened(self, name: Name, digest: Digest, *, verified: bool) -> AsyncIterator[BlobBody]:
+        if not await self._ask(name, lambda view, repository: view.holds(repository, digest) or None):
+            raise BlobUnknown({"name": str(name), "digest": digest})
+        view, repository = await self._repository(name)
+        opened = view.blob(repository, digest, verified=verified)
+        body = await acquire(opened.__enter__, lambda _: opened.__exit__(None, None, None))
         try:
             if body is None:
                 raise BlobUnknown({"name": str(name), "digest": digest})
-            yield Found(body)
+            yield body
         finally:
             opened.__exit__(None, None, None)  # closing a file that was only read does not wait for the disk
 
@@ -173,18 +182,9 @@ class LocalContent:
         """See `Source.referrers`."""
         await self._adopted.wait()
         view, repository = await self._repository(name)
-        return Found(await asyncio.to_thread(view.reach(repository).referrers, subject))
-
-    async def _reached(self, name: Name, digest: Digest) -> tuple[View, Reached]:
-        found = await self._ask(
-            name,
-            lambda view, repository: (
-                (view, reached) if (reached := view.reach(repository).find(digest)) is not None else None
-            ),
-        )
-        if found is None:
-            raise BlobUnknown({"name": str(name), "digest": digest})
-        return found
+        reach = view.reach(repository)
+        found = await asyncio.to_thread(reach.referrers, subject)
+        return Found(found, _standing(LOCAL, reach.complete))
 
     async def _ask(self, name: Name, question: Callable[[View, LocalRepository], T | None]) -> T | None:
         """Ask the repository, in a thread; once more when entries without names have found their homes."""
@@ -203,7 +203,7 @@ class LocalContent:
             view = self._view
         repository = view.snapshot.repositories.get(name)
         if repository is None:
-            raise NameUnknown({"name": str(name)})
+            raise self.unknown(str(name))
         return view, repository
 
     async def _keep_scanning(self) -> None:
@@ -222,24 +222,54 @@ class LocalContent:
 
     async def _scan_once(self) -> None:
         scan = await asyncio.to_thread(self._scanner.scan)
-        self._remembered.refresh()
-        if not scan.changed and self._adopted.is_set():
+        if await asyncio.to_thread(self._remembered.refresh):
+            # What was forgotten while it is here is seen again.
+            await self._remember(self.snapshot)
+        unpacking = any(job.unpacks and job not in self._tried for job in scan.jobs)
+        # What was unpacked is known to nobody before it is published: till then its names may yet turn up.
+        self._unpacking |= unpacking
+        self._begin_work(scan.jobs)
+        self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
+        if not self._behind and self._adopted.is_set():
+            self._unpacking = unpacking
             return
         self._report(scan)
-        first = Snapshot.of(scan.places)
+        # Half a second for 50,000 entries: never in the event loop.
+        first = await asyncio.to_thread(Snapshot.of, scan.places)
         library = Library(first, self._view.library)
         if not self._scanned.is_set():
             # The first requests need not wait for the homes of entries without names.
-            self._publish(library)
+            await self._publish(library)
             self._scanned.set()
-        homes = await asyncio.to_thread(find_homes, first, library)
-        self._publish(Library(Snapshot.of(scan.places, homes), library))
+        adopted = await asyncio.to_thread(adopt, first, library)
+        self._unread = adopted.unread
+        snapshot = (
+            await asyncio.to_thread(Snapshot.of, scan.places, adopted.homes)
+            if adopted.homes
+            else replace(first, adopted=True)
+        )
+        await self._publish(Library(snapshot, library))
         self._adopted.set()
+        self._behind = False
+        self._unpacking = unpacking
 
-    def _publish(self, library: Library) -> None:
+    def _begin_work(self, jobs: Sequence[Job]) -> None:
+        """Slow work on archives goes on beside; each piece done makes the next scan find more."""
+        if jobs and (self._working is None or self._working.done()):
+            self._working = asyncio.create_task(self._work(jobs), name="work on archives")
+
+    async def _work(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if self._scanner.shelf is not None:
+                await asyncio.to_thread(self._scanner.shelf.work, job)
+            self._tried.add(job)
+            self.rescan()
+
+    async def _publish(self, library: Library) -> None:
         snapshot = library.snapshot
-        self._remembered.add([str(name) for name, repository in snapshot.repositories.items() if repository.plain])
-        self._view = View(library, self._view)
+        # Before anybody can see them: a name that was answered once is never forgotten by a crash.
+        await self._remember(snapshot)
+        self._view = await asyncio.to_thread(View, library, self._generated, self._view)
         self.generation += 1
         event(
             log,
@@ -250,6 +280,10 @@ class LocalContent:
             tags=sum(len(repository.tags) for repository in snapshot.repositories.values()),
         )
 
+    async def _remember(self, snapshot: Snapshot) -> None:
+        plain = [str(name) for name, repository in snapshot.repositories.items() if repository.plain]
+        await asyncio.to_thread(self._remembered.add, plain)
+
     def _report(self, scan: Scan) -> None:
         now = frozenset(scan.problems)
         for problem in sorted(now - self._problems, key=str):
@@ -257,22 +291,6 @@ class LocalContent:
         self._problems = now
 
 
-def _resolve(view: View, repository: LocalRepository, reference: str) -> ReadManifest | None:
-    reach = view.reach(repository)
-    if not is_digest(reference):
-        for candidate in repository.candidates(reference):
-            found = _read(view.library, candidate)
-            if found is not None:
-                reach.note(candidate)
-                return found
-        return None
-    digest = Digest(reference)
-    reached = reach.find(digest)
-    if reached is None or not reached.is_manifest:
-        return None
-    return view.library.manifest(digest, reached.near, reached.media_type)
-
-
-def _read(library: Library, candidate: Candidate) -> ReadManifest | None:
-    descriptor = candidate.descriptor
-    return library.manifest(descriptor.digest, candidate.place, descriptor.media_type)
+def _standing(origin: Origin, complete: bool) -> Origin:
+    """An answer that misses something stands for a moment only: a copy may still bring it, and no index changes."""
+    return origin if complete else replace(origin, fresh_until=time.monotonic() + RETRY_MISSING_SECONDS)

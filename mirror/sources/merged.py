@@ -1,5 +1,6 @@
 """All content there is: local first, then the upstream of the name's host; lists are the union of both."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -7,12 +8,15 @@ from typing import TypeVar
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.errors import NameUnknown, OciError, Unavailable, Unknown
+from mirror.oci.errors import NameNotYetKnown, NameUnknown, OciError, Unavailable, Unknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository
+from mirror.sources.fallback_tags import WithFallbackTags
 from mirror.sources.local import LocalContent
 from mirror.sources.source import Found, Source
 from mirror.store.body import BlobBody
+from mirror.store.generated import GeneratedManifests
+from mirror.store.names import NameStore
 
 T = TypeVar("T")
 
@@ -24,11 +28,30 @@ class Content:
     local: LocalContent
     upstreams: Mapping[Host, Source]
     default_host: Host | None
+    cached: NameStore | None = None
+    generated: GeneratedManifests | None = None
 
     @property
     def generation(self) -> int:
         """Grows whenever an answer without an expiry may have become another."""
         return self.local.generation
+
+    async def names(self) -> Sequence[Name]:
+        """Every local name, and every cached one whose upstream is configured; in the order of how they are written.
+
+        Asks no upstream.
+        """
+        local = self.local.snapshot.names
+        cached = await asyncio.to_thread(self._cached_names) if self.cached is not None else []
+        return sorted({*local, *cached}, key=str) if cached else local
+
+    def may_have(self, name: Name) -> bool:
+        """Whether there may be such a repository: a local one, or one of a configured upstream."""
+        return name in self.local.snapshot.repositories or name.host in self.upstreams
+
+    def _cached_names(self) -> list[Name]:
+        cached = self.cached.iterate() if self.cached is not None else ()
+        return [name for name in cached if name.host in self.upstreams]
 
     def meant(self, host: Host | None, repository: Repository) -> tuple[Name, Source]:
         """The canonical name that a request means, and the sources that may answer it.
@@ -41,10 +64,11 @@ class Content:
         else:
             found, local_only = self.local.plain_name(repository, self.default_host)
             if found is None:
-                raise NameUnknown({"name": repository, "reason": "its local content is gone"})
+                raise self.local.unknown(repository, "its local content is gone")
             name = found
         upstream = None if local_only or name.host is None else self.upstreams.get(name.host)
-        return name, FirstMatch((self.local,) if upstream is None else (self.local, upstream))
+        source: Source = FirstMatch((self.local,) if upstream is None else (self.local, upstream))
+        return name, source if self.generated is None else WithFallbackTags(source, self.generated)
 
 
 @dataclass(frozen=True)
@@ -88,9 +112,7 @@ class FirstMatch:
             try:
                 return await ask(source)
             except Unknown as error:
-                # "This repository has no such manifest" tells more than "no such repository".
-                if isinstance(unknown, NameUnknown):
-                    unknown = error
+                unknown = _telling_more(unknown, error)
         raise unknown
 
     async def _every(self, ask: Callable[[Source], Awaitable[Found[T]]]) -> list[Found[T]]:
@@ -102,7 +124,7 @@ class FirstMatch:
             try:
                 found.append(await ask(source))
             except Unknown as error:
-                unknown = error
+                unknown = _telling_more(unknown, error)
             except Unavailable as error:
                 failed = error
         if not found:
@@ -114,3 +136,10 @@ class FirstMatch:
                 found[-1], origin=replace(origin, fresh_until=0, warnings=(*origin.warnings, warning))
             )
         return found
+
+
+def _telling_more(first: Unknown, second: Unknown) -> Unknown:
+    """ "Not yet known" before all else; "no such manifest here" tells more than "no such repository"."""
+    if isinstance(first, NameNotYetKnown) or not isinstance(first, NameUnknown):
+        return first
+    return second

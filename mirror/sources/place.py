@@ -7,6 +7,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.names import Name
 from mirror.store.archive_file import Stamp
+from mirror.store.layer_hashes import Claim
 from mirror.store.tar_index import Member as Member  # noqa: PLC0414 part of what is said here
 
 
@@ -59,3 +60,10 @@ class Place:
     problems: tuple[str, ...] = field(default=())
     unpacked: str | None = None
     stamp: Stamp | None = None
+    # Members whose digest is so far only what a saved image claims: no reader gets one before its bytes were hashed.
+    claims: Mapping[Digest, Claim] | None = None
+
+    @property
+    def bytes_path(self) -> str:
+        """The file that the members of an archive lie in."""
+        return self.unpacked or self.path

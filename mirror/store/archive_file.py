@@ -107,13 +107,16 @@ def open_archive(path: str | Path, stamp: Stamp | None = None) -> Iterator[Archi
 
 
 def sniff(start: bytes) -> Kind | None:
-    """What a file is by its first bytes (512 are enough), whatever its name says; None: no archive."""
+    """What a file is by its first 512 bytes, whatever its name says; None: no archive."""
+    block = start[:BLOCK_BYTES]
+    # Before the magic numbers: a tar begins with a name, which may read as one of them.
+    if len(block) == BLOCK_BYTES and (not any(block) or has_right_checksum(block)):
+        return "tar"
     for magic, kind in _MAGIC:
         if start.startswith(magic):
             return kind
-    if len(start) < BLOCK_BYTES:
-        return None
-    return "tar" if not any(start[:BLOCK_BYTES]) or has_right_checksum(start[:BLOCK_BYTES]) else None
+    # Zstandard's skippable frames, 0x184D2A5?, which pzstd begins with (RFC 8878, 3.1.2).
+    return "zstd" if start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5 else None
 
 
 def has_right_checksum(block: bytes) -> bool:

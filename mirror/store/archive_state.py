@@ -25,12 +25,16 @@ CREATE TABLE IF NOT EXISTS layers (
     path BLOB, offset INTEGER, size INTEGER, stamp TEXT NOT NULL, digest TEXT NOT NULL, diff_id TEXT, problem TEXT,
     PRIMARY KEY (path, offset, size)
 ) WITHOUT ROWID;
+
+-- The next start may have other limits, or another version of this program: what failed is tried again.
+DELETE FROM unpacked WHERE problem IS NOT NULL;
+DELETE FROM layers WHERE problem IS NOT NULL;
 """
 
 
 @dataclass(frozen=True, slots=True)
 class UnpackRecord:
-    """What became of a compressed archive: the `key` of its tar, or the `problem` that it has for good."""
+    """What became of a compressed archive: the `key` of its tar, or the `problem` that it has till the next start."""
 
     key: Digest | None
     problem: str | None = None
@@ -85,6 +89,10 @@ class ArchiveState:
             return UnpackRecord(Digest.parse(key) if key else None, problem)
         return None
 
+    def keys(self) -> set[Digest]:
+        """The tars that some remembered archive became."""
+        return {Digest.parse(key) for (key,) in self._rows("SELECT key FROM unpacked WHERE key IS NOT NULL")}
+
     def remember_unpacked(self, path: str, stamp: Stamp, record: UnpackRecord) -> None:
         """Keep what became of a compressed archive, instead of what was known of that path before."""
         row = (os.fsencode(path), _text(stamp), record.key, record.problem)
@@ -112,10 +120,9 @@ class ArchiveState:
         self._write("REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def forget_others(self, paths: Collection[str]) -> None:
-        """Forget every archive that is not among `paths`; name the tars of compressed ones too."""
-        kept = {os.fsencode(path) for path in paths}
+        """Forget every archive that is not among `paths`, which name the tars of compressed ones too."""
         known = self._rows("SELECT path FROM unpacked UNION SELECT path FROM layers")
-        gone = [(path,) for (path,) in known if path not in kept]
+        gone = [(path,) for (path,) in known if os.fsdecode(path) not in paths]
         self._write("DELETE FROM unpacked WHERE path = ?", gone)
         self._write("DELETE FROM layers WHERE path = ?", gone)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
-from mirror.store.archive_file import ArchiveFile, ArchiveInvalid, Kind, Stamp, open_archive, sniff
+from mirror.store.archive_file import BLOCK_BYTES, ArchiveFile, ArchiveInvalid, Kind, Stamp, open_archive, sniff
 from mirror.store.decompress import MemberReader, decompressed
 from mirror.store.tar_index import Member
 
@@ -17,6 +17,19 @@ class StoredLayer:
     digest: Digest
     diff_id: Digest | None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an archive says of a member, not yet compared with its bytes."""
+
+    digest: Digest
+    member: Member
+    diff_id: Digest
+
+    def holds(self, layer: StoredLayer) -> bool:
+        """Whether the bytes, once hashed, are what was claimed."""
+        return (layer.digest, layer.diff_id) == (self.digest, self.diff_id)
 
 
 def hash_layers(
@@ -33,7 +46,7 @@ def hash_layers(
 
 def _hash_layer(archive: ArchiveFile, member: Member, max_unpacked_bytes: int) -> StoredLayer:
     digest = _sha256(archive.chunks(member.offset, member.size))
-    kind = compression(archive.read(member.offset, min(member.size, 16)))
+    kind = compression(archive.read(member.offset, min(member.size, BLOCK_BYTES)))
     if kind is None:
         return StoredLayer(digest, digest)
     try:

@@ -95,7 +95,8 @@ class _Window:
 def _at_end(window: _Window, position: int) -> bool:
     block = window.read(position)
     if len(block) < BLOCK_BYTES:
-        raise ArchiveInvalid(f"cut short: no end of archive at byte {position}")
+        what = "cut short: no end of archive" if position else "not a tar archive: nothing, or less than a block,"
+        raise ArchiveInvalid(f"{what} at byte {position}")
     if block != _ZEROS:
         return False
     if any(window.read(position + BLOCK_BYTES)):

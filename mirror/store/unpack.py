@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mirror.oci.digest import Digest
 from mirror.store.archive_file import (
+    BLOCK_BYTES,
     ArchiveChanging,
     ArchiveError,
     ArchiveFile,
@@ -51,7 +52,7 @@ class Unpacked:
 def archive_kind(path: str) -> Kind | None:
     """What the file at `path` is, by its first bytes; None: no archive. Raises ArchiveUnreadable, ArchiveChanging."""
     with open_archive(path) as archive:
-        return sniff(archive.read(0, 512))
+        return sniff(archive.read(0, BLOCK_BYTES))
 
 
 def unpack(path: str, into: str, max_bytes: int, reserve_bytes: int = RESERVE_BYTES) -> Unpacked:
@@ -62,7 +63,7 @@ def unpack(path: str, into: str, max_bytes: int, reserve_bytes: int = RESERVE_BY
     ArchiveInvalid (also for what unpacks to more), ArchiveChanging, ArchiveUnreadable, UnpackFailed.
     """
     with open_archive(path) as archive:
-        kind = sniff(archive.read(0, 512))
+        kind = sniff(archive.read(0, BLOCK_BYTES))
         if kind is None or kind == "tar":
             raise ArchiveInvalid("not a compressed archive")
         key = _sha256(archive)
@@ -70,7 +71,7 @@ def unpack(path: str, into: str, max_bytes: int, reserve_bytes: int = RESERVE_BY
         if not os.path.exists(target):
             with _writing(into, target) as fd:
                 reader = MemberReader(archive, 0, archive.size)
-                _write(fd, decompressed(kind, reader, max_bytes), into, reserve_bytes)
+                _write(fd, _only_tar(decompressed(kind, reader, max_bytes)), into, reserve_bytes)
                 # What was unpacked must be what was hashed; the clock of the file system may be too coarse to tell.
                 if _sha256(archive) != key:
                     raise ArchiveChanging("it was changed while it was unpacked")
@@ -132,6 +133,19 @@ def _writing(into: str, target: str) -> Iterator[int]:
         raise
     finally:
         os.close(fd)
+
+
+def _only_tar(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """A compressed log is not unpacked to its end to find out that it is no archive."""
+    start = b""
+    for chunk in chunks:
+        start += chunk
+        if len(start) >= BLOCK_BYTES:
+            break
+    if sniff(start[:BLOCK_BYTES]) != "tar":
+        raise ArchiveInvalid("not a tar archive inside")
+    yield start
+    yield from chunks
 
 
 def _write(fd: int, chunks: Iterator[bytes], into: str, reserve_bytes: int) -> None:

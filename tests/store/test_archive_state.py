@@ -12,7 +12,7 @@ from mirror.store.tar_index import Member
 
 KEY = Digest.of(b"key")
 STAMP = Stamp(10, 20, 2**64 - 1)
-LAYERS = {Member(512, 2**42): StoredLayer(KEY, Digest.of(b"x")), Member(0, 1): StoredLayer(KEY, None, "gzip: bad")}
+LAYERS = {Member(512, 2**42): StoredLayer(KEY, Digest.of(b"x")), Member(0, 1): StoredLayer(KEY, KEY)}
 
 
 @pytest.fixture
@@ -24,16 +24,27 @@ def test_known_again_after_a_restart_by_path_and_stamp(file: Path) -> None:
     odd = "/a/\udcff\n.tar"
     with ArchiveState(file) as state:
         state.remember_unpacked(odd, STAMP, UnpackRecord(KEY))
-        state.remember_unpacked("/broken", STAMP, UnpackRecord(None, "a bomb"))
         state.remember_layers(odd, STAMP, LAYERS)
     with ArchiveState(file) as state:
         assert state.unpacked(odd, STAMP) == UnpackRecord(KEY)
-        assert state.unpacked("/broken", STAMP) == UnpackRecord(None, "a bomb")
         assert state.layers(odd, STAMP) == LAYERS
+        assert state.keys() == {KEY}
         for other in (Stamp(11, 20, 2**64 - 1), Stamp(10, 21, 2**64 - 1), Stamp(10, 20, 3)):
             assert state.unpacked(odd, other) is None
             assert state.layers(odd, other) == {}
         assert state.unpacked("/other", STAMP) is None
+
+
+def test_what_failed_is_remembered_until_the_next_start(file: Path) -> None:
+    broken = {Member(7, 7): StoredLayer(KEY, None, "a bomb")}
+    with ArchiveState(file) as state:
+        state.remember_unpacked("/broken", STAMP, UnpackRecord(None, "a bomb"))
+        state.remember_layers("/a", STAMP, LAYERS | broken)
+        assert state.unpacked("/broken", STAMP) == UnpackRecord(None, "a bomb")
+        assert state.layers("/a", STAMP) == LAYERS | broken
+    with ArchiveState(file) as state:
+        assert state.unpacked("/broken", STAMP) is None
+        assert state.layers("/a", STAMP) == LAYERS
 
 
 def test_of_a_replaced_archive_nothing_old_is_kept(file: Path) -> None:

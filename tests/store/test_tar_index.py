@@ -19,6 +19,7 @@ from mirror.store.archive_file import (
     sniff,
 )
 from mirror.store.tar_index import Member, TarIndex, read_tar
+from tests.store.tars import repair_checksums, with_checksum
 
 LONG = "d" * 60 + "/" + "e" * 90 + "/" + "n" * 150
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
@@ -35,12 +36,6 @@ def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link:
     """A header and its padded data, without the end of an archive."""
     header = info(name, len(content), kind, link).tobuf(tarfile.GNU_FORMAT)
     return header + content + bytes(-len(content) % 512)
-
-
-def with_checksum(block: bytes) -> bytes:
-    """A header of 512 bytes with its checksum made right."""
-    total = sum(block[:148]) + 8 * 0x20 + sum(block[156:512])
-    return block[:148] + b"%06o\0 " % total + block[156:]
 
 
 def pax_header(records: bytes, kind: bytes = b"x") -> bytes:
@@ -364,9 +359,7 @@ def test_mutated_archives_are_read_or_refused_and_no_member_leaves_the_file(
         position = number % len(content)
         content[position : position + len(new)] = new
     if right_checksums:
-        for start in range(0, len(content) - 512, 512):
-            if content[start + 257 : start + 262] == b"ustar":
-                content[start : start + 512] = with_checksum(bytes(content[start : start + 512]))
+        repair_checksums(content)
     path = tmp_path_factory.getbasetemp() / "mutated.tar"
     path.write_bytes(bytes(content[:cut]))
     try:

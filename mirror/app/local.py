@@ -1,0 +1,60 @@
+"""Local content, as configured: folders, what is remembered of them, what was made for them."""
+
+from mirror.config import Config
+from mirror.oci.names import normalize_host
+from mirror.sources.adoption import find_homes
+from mirror.sources.archive_reader import ArchiveReader
+from mirror.sources.library import Library
+from mirror.sources.scan import Root, Scan, Scanner
+from mirror.sources.shelf import Job, Shelf
+from mirror.sources.snapshot import Snapshot
+from mirror.sources.view import View
+from mirror.store.archive_state import ArchiveState
+from mirror.store.generated import GeneratedManifests
+from mirror.store.remembered import RememberedNames
+
+
+def scanner(config: Config, tidies: bool = True) -> Scanner:
+    """The scanner of the configured folders. Blocks: opens what is remembered of archives.
+
+    `tidies`: whether what no archive needs any more is dropped from the cache.
+    """
+    roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
+    state = ArchiveState(config.cache.path / "archives.db")
+    reader = ArchiveReader(state, str(config.cache.path / "unpacked"), config.unpack_max_bytes)
+    return Scanner(roots, own_hosts(config), Shelf(reader, tidies))
+
+
+def generated(config: Config) -> GeneratedManifests:
+    """The manifests that were made for local content."""
+    return GeneratedManifests(config.cache.path / "generated")
+
+
+def own_hosts(config: Config) -> frozenset[str]:
+    """The names of this mirror itself: those configured, and the address that it listens on."""
+    listen = config.listen
+    here = {str(listen)} if listen.port else set()
+    if listen.port and listen.host in ("127.0.0.1", "::1", "localhost"):
+        here |= {f"localhost:{listen.port}", f"127.0.0.1:{listen.port}"}
+    return frozenset(normalize_host(name) for name in here | set(config.names))
+
+
+def view_now(config: Config) -> tuple[Scan, View]:
+    """All local content as it lies there now, with the slow work that archives need done first. Blocks."""
+    # A server may work with this cache, for other folders than these.
+    scanning = scanner(config, tidies=False)
+    scan = scanning.scan()
+    done: set[Job] = set()
+    while scanning.shelf is not None and (jobs := [job for job in scan.jobs if job not in done]):
+        for job in jobs:
+            scanning.shelf.work(job)
+        done.update(jobs)
+        scan = scanning.scan()
+    library = Library(Snapshot.of(scan.places), verify=scanning.shelf.verify if scanning.shelf else None)
+    homes = find_homes(library.snapshot, library)
+    return scan, View(Library(Snapshot.of(scan.places, homes), library), generated(config))
+
+
+def remembered(config: Config) -> RememberedNames:
+    """The plain names that local content once had."""
+    return RememberedNames(config.cache.path / "remembered")

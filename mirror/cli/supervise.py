@@ -1,0 +1,134 @@
+"""Several worker processes on one port, and the parent that keeps them running.
+
+Each worker is a whole mirror that listens with SO_REUSEPORT; they share the cache on disk. The parent forwards
+signals, starts a dead worker again, and stops when all have stopped. A worker whose parent is gone ends too.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+
+from mirror.app import Slot
+from mirror.config import Address, Config
+from mirror.logs import event
+
+log = logging.getLogger(__name__)
+
+# A worker that ran this long was healthy: its next death is a first one.
+HEALTHY_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 5.0
+# Beyond the graceful end's own bound.
+KILL_AFTER_SECONDS = 5.0
+WRONG_USE = 2
+
+
+WorkerMain = Callable[[Config, Slot], int]
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: SpawnProcess
+    started: float
+    failures: int = 0
+
+
+class Supervisor:
+    """Runs `worker_main(config, slot)` in `config.worker_count` processes."""
+
+    def __init__(self, config: Config, worker_main: WorkerMain) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._config = config.model_copy(update={"listen": _reserve(config.listen)})
+        self._worker_main = worker_main
+        count = config.worker_count
+        self._ready = self._context.RawArray("b", count)
+        self._parent, self._held_open = self._context.Pipe(duplex=False)
+        self._stopping = False
+        self._workers: dict[int, _Worker] = {}
+        self._due: dict[int, tuple[float, int]] = dict.fromkeys(range(count), (0.0, 0))
+
+    def run(self) -> int:
+        """Serve until a signal says stop. Returns the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._forward)
+        event(log, logging.INFO, "starting_workers", count=len(self._due), listen=str(self._config.listen))
+        status = 0
+        while self._workers or (self._due and not self._stopping):
+            self._start_due()
+            wait([worker.process.sentinel for worker in self._workers.values()], timeout=0.2)
+            for index, worker in list(self._workers.items()):
+                if worker.process.exitcode is not None:
+                    status = max(status, self._ended(index, worker))
+        return status
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for index, (due, failures) in list(self._due.items()):
+            if self._stopping or now < due:
+                continue
+            slot = Slot(index, self._ready, self._parent)
+            process = self._context.Process(
+                target=_begin, args=(self._worker_main, self._config, slot), name=f"worker {index}"
+            )
+            process.start()
+            del self._due[index]
+            self._workers[index] = _Worker(process, now, failures)
+
+    def _ended(self, index: int, worker: _Worker) -> int:
+        """One worker is gone: start it again later, unless all are to stop."""
+        del self._workers[index]
+        self._ready[index] = 0
+        status = worker.process.exitcode or 0
+        if self._stopping:
+            return 1 if status < 0 else status
+        if status == WRONG_USE:
+            # The address or the configuration: no other try would end otherwise.
+            self._stop(signal.SIGTERM, None)
+            return status
+        failures = worker.failures + 1 if time.monotonic() - worker.started < HEALTHY_SECONDS else 1
+        pause = min(MAX_PAUSE_SECONDS, 0.1 * 2 ** (failures - 1))
+        event(log, logging.ERROR, "worker_died", worker=index, exit_status=status, again_in_seconds=pause)
+        self._due[index] = (time.monotonic() + pause, failures)
+        return 0
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._signal(signal.SIGTERM)
+            signal.signal(signal.SIGALRM, self._kill)
+            signal.setitimer(signal.ITIMER_REAL, self._config.shutdown_timeout_seconds + KILL_AFTER_SECONDS)
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self._signal(signal.SIGHUP)
+
+    def _kill(self, number: int, frame: FrameType | None) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for worker in self._workers.values():
+            if worker.process.exitcode is None and worker.process.pid is not None:
+                os.kill(worker.process.pid, number)
+
+
+def _begin(worker_main: WorkerMain, config: Config, slot: Slot) -> None:
+    raise SystemExit(worker_main(config, slot))
+
+
+def _reserve(listen: Address) -> Address:
+    """The address with its port, which must be free: with SO_REUSEPORT a second mirror would share it unseen.
+
+    Raises OSError where it is taken, or not ours.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        return Address(listen.host, probe.getsockname()[1])

@@ -1,0 +1,155 @@
+"""One reader's hold on a fill."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from mirror.oci.errors import OciError
+from mirror.store.body import ByteStream
+from mirror.store.feed import Feed, Fetch, Patience, WrongContent
+from mirror.store.fill import Fill
+from mirror.store.threads import PIECE_BYTES, read_piece
+
+log = logging.getLogger(__name__)
+
+# Reads of one fill that are fetched apart at a time; each is a connection of the upstream's.
+_MAX_APART = 4
+# A read is far ahead of a fill that needs longer than this to get there.
+_FAR_SECONDS = 1.0
+
+
+class Pull:
+    """A reader of the blob that `fill` is about. `collapsed`: it joined a fill that was running already."""
+
+    def __init__(
+        self,
+        fill: Fill,
+        supplier: str,
+        fetch: Fetch,
+        *,
+        collapsed: bool,
+        prove: Callable[[], Awaitable[object]] | None,
+    ) -> None:
+        self.collapsed = collapsed
+        self._fill = fill
+        self._progress = fill.job.progress
+        self._supplier = supplier
+        self._suppliers = {supplier: fetch}
+        self._prove = prove
+
+    async def started(self) -> int:
+        """The blob's size in bytes, once its body can begin.
+
+        Raises the upstream's error (OciError or OSError) where nothing can be had, so that the answer can still
+        be an error; or what `prove` raises. A blob up to VERIFY_FIRST_BYTES was checked by then.
+        """
+        while self._progress.size is None:
+            if self._progress.error is not None:
+                raise self._progress.error
+            await self._progress.change()
+        # Another repository's answer, another process's part or the pool say nothing of this one.
+        if self._prove is not None and self._supplier not in self._fill.job.answered_by:
+            await self._prove()
+        self._prove = None
+        return self._progress.size
+
+    @property
+    def body(self) -> ByteStream:
+        """The blob, behind `started`; to be read as long as the hold lasts."""
+        size = self._progress.size
+        if size is None or self._prove is not None:
+            raise RuntimeError("a body begins when the fill has started")
+        return ByteStream(size, self._read)
+
+    async def _read(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        progress, position, alone = self._progress, start, False
+        while position < stop:
+            ready = min(stop, progress.deliverable)
+            if progress.error is not None:
+                raise progress.error
+            if position < ready:
+                piece = await self._piece(position, ready)
+                position += len(piece)
+                yield piece
+            elif progress.passing:
+                async with aclosing(self._passed(position, stop)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            elif not alone and self._is_far(position):
+                alone = True
+                async with aclosing(self._fetched_apart(position, stop)) as pieces:
+                    async for piece in pieces:
+                        position += len(piece)
+                        yield piece
+            else:
+                await progress.change()
+
+    async def _piece(self, position: int, ready: int) -> bytes:
+        size = min(PIECE_BYTES, ready - position)
+        if self._progress.content is not None:
+            return self._progress.content[position : position + size]
+        piece = await read_piece(self._progress.fd, size, position)
+        if not piece:
+            raise OSError(f"the file of blob {self._fill.job.digest} was cut short")
+        return piece
+
+    def _is_far(self, position: int) -> bool:
+        job = self._fill.job
+        ahead = position - job.progress.held
+        return (
+            ahead > job.limits.far_bytes
+            and ahead > job.speed() * _FAR_SECONDS
+            and self._fill.apart < _MAX_APART
+            and job.progress.size is not None
+            and position < job.progress.size - 1
+        )
+
+    async def _fetched_apart(self, position: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """Bytes far ahead of the fill, by one request of their own; where it fails, the fill gets there.
+
+        Never the last byte: that waits for the verdict, as all readers do.
+        """
+        size = self._progress.size or 0
+        left = min(stop, size - 1) - position
+        feed = Feed(self._fill.job.digest, self._suppliers, Patience(attempts=1), size=size)
+        self._fill.apart += 1
+        try:
+            async with aclosing(feed.chunks(position)) as chunks:
+                async for chunk in chunks:
+                    if piece := chunk[:left]:
+                        yield piece
+                    left -= len(piece)
+                    if not left:
+                        break
+        except (OciError, OSError) as error:
+            log.info("blob %s, fetched apart from byte %d, broke off: %s", self._fill.job.digest, position, error)
+        finally:
+            self._fill.apart -= 1
+
+    async def _passed(self, position: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """The rest of a blob that is not stored, by a request of this reader's own.
+
+        Who reads to the end from where the hash is known gets the last byte only if all of them are right.
+        """
+        size = self._progress.size
+        hasher = self._progress.hash_at(position) if stop == size else None
+        feed = Feed(self._fill.job.digest, self._suppliers, self._fill.job.limits.patience, size=size, begun=True)
+        held_back = b""
+        left = stop - position
+        async with aclosing(feed.chunks(position)) as chunks:
+            async for chunk in chunks:
+                piece = chunk[:left]
+                left -= len(piece)
+                if hasher is not None:
+                    await asyncio.to_thread(hasher.update, piece)
+                    piece, held_back = (held_back + piece)[:-1], piece[-1:]
+                if piece:
+                    yield piece
+                if not left:
+                    break
+        if hasher is not None:
+            if hasher.hexdigest() != self._fill.job.digest.hex:
+                raise WrongContent({"digest": self._fill.job.digest, "reason": "the hash differs"})
+            yield held_back
