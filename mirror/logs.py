@@ -15,9 +15,10 @@ def event(log: logging.Logger, level: int, name: str, **fields: Any) -> None:
 
 
 def set_up(form: Format = "auto", level: int = logging.INFO) -> None:
-    """Send every log line to standard error, in the form asked for (`auto` is text)."""
+    """Send every log line to standard error, in the form asked for: `auto` is text on a terminal, else JSON."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    handler.setFormatter(TextLines() if text else JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -29,8 +30,12 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {key}={_text(value)}" for key, value in _fields(record).items())
         when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        text = f"{when} {record.levelname:<7} {record.getMessage()}{fields}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        text = f"{when} {record.levelname:<7} {_one_line(record.getMessage())}{fields}"
+        if record.exc_info:
+            # Indented: what an exception says cannot look like another event.
+            trace = self.formatException(record.exc_info).splitlines()
+            text += "".join(f"\n    {_one_line(line)}" for line in trace)
+        return text
 
 
 class JsonLines(logging.Formatter):
@@ -45,7 +50,8 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str, ensure_ascii=False)
+        # Escaped: some readers take U+2028 and its like for the end of a line.
+        return json.dumps(document, default=str)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -55,5 +61,11 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     text = str(value)
-    # A path or a reason may hold anything: a line break in it must not forge another line.
-    return json.dumps(text, ensure_ascii=False) if not text or any(c <= " " or c in '"=' for c in text) else text
+    if text.isprintable() and text:
+        return json.dumps(text, ensure_ascii=False) if any(c in ' "=\\' for c in text) else text
+    # A path or a reason may hold anything: no line break may forge a line, nothing may steer the terminal.
+    return json.dumps(text)
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)[1:-1]

@@ -46,6 +46,10 @@ async def _serve(config: Config, slot: Slot | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # Before there is anything to read again, SIGHUP must not end the process, as it does by default.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     if slot is not None:
         # The pipe says nothing; it ends when the parent does, however that ends.
         loop.add_reader(slot.parent.fileno(), stop.set)
@@ -56,8 +60,6 @@ async def _serve(config: Config, slot: Slot | None) -> None:
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, reload)
         await stop.wait()
         event(log, logging.INFO, "stopping")

@@ -41,7 +41,7 @@ class Descriptor:
             checked,
             size,
             artifact_type if isinstance(artifact_type, str) and artifact_type else None,
-            platform if isinstance(platform, dict) else None,
+            platform if isinstance(platform, dict) and platform else None,
             string_map(document.get("annotations")),
         )
 

@@ -22,9 +22,12 @@ _STATUS: tuple[tuple[type[errors.OciError], int], ...] = (
 UNPACKING_RETRY_SECONDS = "5"
 
 
-def error_answer(error: errors.OciError) -> Answer:
-    """`{"errors":[{"code","message","detail"}]}` (distribution-spec 1.1, "Error Codes")."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+def error_answer(error: errors.OciError, status: int | None = None) -> Answer:
+    """`{"errors":[{"code","message","detail"}]}` (distribution-spec 1.1, "Error Codes").
+
+    `status` where the error's own is not the right one.
+    """
+    status = status or next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     headers = {}
     if isinstance(error, errors.NameNotYetKnown):
         headers["Retry-After"] = UNPACKING_RETRY_SECONDS

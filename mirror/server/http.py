@@ -10,6 +10,7 @@ from aiohttp import web
 
 from mirror.logs import event
 from mirror.server.answer import Answer
+from mirror.server.protocol import Server
 from mirror.server.registry import Pending, Registry
 from mirror.server.send import send
 
@@ -35,6 +36,7 @@ class Listener:
         *,
         tls: TlsFiles | None = None,
         shutdown_timeout_seconds: float = 20,
+        idle_timeout_seconds: float = 75,
         access_log: bool = False,
         reuse_port: bool = False,
     ) -> None:
@@ -43,16 +45,22 @@ class Listener:
         self._tls = tls
         self._context = _tls_context(tls) if tls else None
         self._shutdown_timeout_seconds = shutdown_timeout_seconds
+        self._idle_timeout_seconds = idle_timeout_seconds
         self._access_log = access_log
         self._reuse_port = reuse_port
-        self._server: web.Server
+        self._server: Server
         self._runner: web.ServerRunner
         # The futures of answers under way, which a graceful end waits for.
         self._sending: set[asyncio.Future[None]] = set()
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        self._server = web.Server(self._handle, access_log=None)
+        self._server = Server(
+            self._handle,
+            access_log=None,
+            # Counted from the last answer: also the time that a slowly sent head may take.
+            keepalive_timeout=self._idle_timeout_seconds,
+        )
         # What is left when the drain below has ended is cut, not waited for again.
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -88,7 +96,7 @@ class Listener:
         try:
             # Into a context of its own first, so that a pair that does not match spoils nothing.
             await asyncio.to_thread(_tls_context, self._tls)
-            self._context.load_cert_chain(self._tls.cert, self._tls.key)
+            self._context.load_cert_chain(self._tls.cert, self._tls.key, password="")
         except (OSError, ssl.SSLError) as error:
             event(log, logging.ERROR, "tls_not_reread", cert=self._tls.cert, key=self._tls.key, reason=str(error))
         else:
@@ -127,5 +135,6 @@ class Listener:
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(files.cert, files.key)
+    # A key that needs a passphrase is an error: OpenSSL would ask for it on the terminal, and wait.
+    context.load_cert_chain(files.cert, files.key, password="")
     return context

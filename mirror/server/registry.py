@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from mirror.oci.errors import MethodUnsupported, NameUnknown, OciError
+from mirror.logs import event
+from mirror.oci.errors import MethodUnsupported, NameUnknown, OciError, Unavailable
 from mirror.oci.names import Name
 from mirror.server.access import ANONYMOUS, Access
 from mirror.server.answer import Answer, answer, json_answer, namespace_headers
@@ -122,6 +123,10 @@ class Registry:
                     found = await self._named(method, route, wanted, key, stack)
             except OciError as error:
                 found = error_answer(error)
+            except OSError as error:
+                # The disk, or this process's limits: "unknown" would be a lie, which clients might keep.
+                event(log, logging.ERROR, "request_failed", method=method, target=key[0][:300], reason=str(error))
+                found = error_answer(Unavailable(retry_after_seconds=1))
             except Exception:
                 log.exception("request_failed", extra={"fields": {"method": method, "target": key[0]}})
                 found = internal_error()

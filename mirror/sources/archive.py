@@ -101,7 +101,7 @@ class _Reader:
         self._at = at
         self._namer = namer
         self._known = known
-        self._unverified: dict[Claim, None] = {}
+        self._unverified: dict[str, dict[Claim, None]] = {}  # by folder
         self._needs_hashing: dict[Member, None] = {}
         self._manifests_left = _MAX_MANIFESTS_READ
 
@@ -119,7 +119,7 @@ class _Reader:
             path=self._at.unpacked or self._at.path,
             stamp=self._tar.index.stamp,
             places=places,
-            unverified=tuple(self._unverified),
+            unverified=tuple({claim: None for claims in self._unverified.values() for claim in claims}),
             needs_hashing=tuple(self._needs_hashing),
             problems=tuple(problems),
         )
@@ -140,6 +140,8 @@ class _Reader:
             # Where every entry has a full name, nobody needs the place's.
             problems.append(place_name.problem)
         stamp = self._tar.index.stamp
+        unverified = self._unverified.get(name, ())
+        claims = {claim.digest: claim for claim in unverified if members.get(claim.digest) == claim.member}
         modified_ns = self._at.modified_ns if self._at.modified_ns is not None else stamp.modified_ns
         return Place(
             path=self._at.path,
@@ -154,6 +156,7 @@ class _Reader:
             problems=_bounded(problems),
             unpacked=self._at.unpacked,
             stamp=stamp,
+            claims=claims or None,
         )
 
     def _saved_images(self, name: str, folder: Folder, problems: list[str]) -> tuple[SavedImage, ...]:
@@ -261,7 +264,7 @@ class _Reader:
                 problems.append(f"image {label[:200]!r} is not served: {error}")
                 continue
             self._needs_hashing.update(dict.fromkeys(found.needs_hashing))
-            self._unverified.update(dict.fromkeys(found.unverified))
+            self._unverified.setdefault(name, {}).update(dict.fromkeys(found.unverified))
             if found.descriptor is None:
                 continue
             namings, wrong = self._namer.namings({}, image.repo_tags, place)

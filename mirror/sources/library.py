@@ -22,7 +22,7 @@ from mirror.sources.place import Member, Place
 from mirror.sources.snapshot import Snapshot
 from mirror.store.archive_file import Stamp
 from mirror.store.body import BlobBody, FileSlice
-from mirror.store.files import Unreadable, open_regular, read_exactly
+from mirror.store.files import Unreadable, open_regular, raise_if_exhausted, read_exactly
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,13 @@ class Library:
         return self._right_content(digest, near, max_bytes)
 
     @contextmanager
-    def blob(self, digest: Digest, near: Place | None, sizes: frozenset[int]) -> Iterator[BlobBody | None]:
-        """The blob, open as long as the context is; None where no file of one of these sizes (bytes) holds it."""
+    def blob(
+        self, digest: Digest, near: Place | None, sizes: frozenset[int], *, verified: bool = True
+    ) -> Iterator[BlobBody | None]:
+        """The blob, open as long as the context is; None where no file of one of these sizes (bytes) holds it.
+
+        `verified`: what an archive only claims is hashed first, which reads all of it.
+        """
         generated = self.snapshot.generated.get(digest)
         if generated is not None:
             yield generated
@@ -127,7 +132,7 @@ class Library:
         with ExitStack() as stack:
             for location in self._locations(digest, near):
                 try:
-                    found = stack.enter_context(self._open(location, digest, sizes))
+                    found = stack.enter_context(self._open(location, digest, sizes, verified))
                 except FileNotFoundError:
                     continue
                 except Unreadable as error:
@@ -138,7 +143,9 @@ class Library:
             yield None
 
     @contextmanager
-    def _open(self, location: _Location, digest: Digest, sizes: frozenset[int] | None) -> Iterator[FileSlice]:
+    def _open(
+        self, location: _Location, digest: Digest, sizes: frozenset[int] | None, verified: bool = True
+    ) -> Iterator[FileSlice]:
         """The bytes at a location. Raises Unreadable, with the reason, where they are not to be served."""
         with open_regular(location.path, location.root) as (fd, status):
             if location.stamp is not None and Stamp.of(status) != location.stamp:
@@ -146,7 +153,7 @@ class Library:
             size = status.st_size if location.size is None else location.size
             if sizes is not None and size not in sizes:
                 raise Unreadable(f"{size} bytes, its descriptor says {' or '.join(map(str, sorted(sizes)))}")
-            if self._verify is not None and not self._verify(location.place, digest):
+            if verified and self._verify is not None and not self._verify(location.place, digest):
                 raise Unreadable("its bytes are not what the archive says of them")
             yield FileSlice(fd, location.offset, size)
 
@@ -163,6 +170,8 @@ class Library:
             except FileNotFoundError:
                 continue
             except (Unreadable, OSError) as error:
+                if isinstance(error, OSError):
+                    raise_if_exhausted(error)
                 self._say_once("blob_not_served", location.path, digest=digest, reason=str(error))
                 continue
             if digest.matches(content):

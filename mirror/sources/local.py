@@ -49,6 +49,8 @@ class LocalContent:
         verify = scanner.shelf.verify if scanner.shelf else None
         self._view = View(Library(EMPTY, verify=verify), generated)
         self._problems: frozenset[Problem] = frozenset()
+        # Whether a scan found changes that are not served yet; it stays so where serving them failed.
+        self._behind = False
         self._scanned = asyncio.Event()
         self._adopted = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -133,21 +135,26 @@ class LocalContent:
 
     async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
         """See `Source.stat_blob`."""
-        async with self.open_blob(name, digest) as found:
-            return Found(body_size(found.value))
+        async with self._opened(name, digest, verified=False) as body:
+            return Found(body_size(body))
 
     @asynccontextmanager
     async def open_blob(self, name: Name, digest: Digest) -> AsyncIterator[Found[BlobBody]]:
         """See `Source.open_blob`. A manifest's bytes are a blob too."""
+        async with self._opened(name, digest, verified=True) as body:
+            yield Found(body)
+
+    @asynccontextmanager
+    async def _opened(self, name: Name, digest: Digest, *, verified: bool) -> AsyncIterator[BlobBody]:
         if not await self._ask(name, lambda view, repository: view.holds(repository, digest) or None):
             raise BlobUnknown({"name": str(name), "digest": digest})
         view, repository = await self._repository(name)
-        opened = view.blob(repository, digest)
+        opened = view.blob(repository, digest, verified=verified)
         body = await asyncio.to_thread(opened.__enter__)
         try:
             if body is None:
                 raise BlobUnknown({"name": str(name), "digest": digest})
-            yield Found(body)
+            yield body
         finally:
             opened.__exit__(None, None, None)  # closing a file that was only read does not wait for the disk
 
@@ -191,7 +198,7 @@ class LocalContent:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
                 log.exception("scan_failed")
             try:
-                async with asyncio.timeout(self._refresh_seconds):
+                async with asyncio.timeout(self._refresh_seconds or None):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
@@ -200,7 +207,8 @@ class LocalContent:
         scan = await asyncio.to_thread(self._scanner.scan)
         await asyncio.to_thread(self._remembered.refresh)
         self._begin_work(scan.jobs)
-        if not scan.changed and self._adopted.is_set():
+        self._behind |= scan.changed
+        if not self._behind and self._adopted.is_set():
             return
         self._report(scan)
         first = Snapshot.of(scan.places)
@@ -212,6 +220,7 @@ class LocalContent:
         homes = await asyncio.to_thread(find_homes, first, library)
         await self._publish(Library(Snapshot.of(scan.places, homes), library))
         self._adopted.set()
+        self._behind = False
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""

@@ -60,7 +60,7 @@ class Place:
     problems: tuple[str, ...] = field(default=())
     unpacked: str | None = None
     stamp: Stamp | None = None
-    # What the archive says of layers that nobody has hashed yet: to be verified before they are served.
+    # Members whose digest is so far only what a saved image claims: no reader gets one before its bytes were hashed.
     claims: Mapping[Digest, Claim] | None = None
 
     @property

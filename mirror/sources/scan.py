@@ -4,6 +4,7 @@ A scan blocks (folders, stats, small reads) and returns plain values; it runs be
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,10 +16,12 @@ from mirror.sources.naming import Namer
 from mirror.sources.place import Place
 from mirror.sources.shelf import Job, Shelf
 from mirror.store.archive_file import Stamp
-from mirror.store.files import Unreadable, is_inside, read_regular
+from mirror.store.files import Unreadable, is_inside, raise_if_exhausted, read_regular
 
 # Deeper folders are a mistake or a trap; repository names end at 255 characters anyway.
 MAX_DEPTH = 128
+# Links make several paths to one folder; a few that point at each other make more than anyone could visit.
+MAX_PATHS_TO_A_FOLDER = 16
 
 Signature = tuple[int, ...]
 
@@ -96,7 +99,11 @@ class Scanner:
     _problems: frozenset[Problem] = frozenset()
 
     def scan(self) -> Scan:
-        """Everything that lies in the roots now. Never raises for what is found there."""
+        """Everything that lies in the roots now.
+
+        Never raises for what is found there. Raises OSError where this process has no more descriptors or memory:
+        that nothing can be opened does not mean that nothing is there.
+        """
         seen: dict[str, _Seen] = {}
         problems: list[Problem] = []
         for root in self.roots:
@@ -125,6 +132,7 @@ class Scanner:
         """Every layout folder and archive below the root, in order of path."""
         real_root = os.path.realpath(root.path)
         waiting = [_Folder(root.path, (), frozenset())]
+        visits: Counter[tuple[int, int]] = Counter()
         while waiting:
             folder = waiting.pop()
             try:
@@ -132,11 +140,17 @@ class Scanner:
                 with os.scandir(folder.path) as listing:
                     children = sorted(listing, key=lambda child: child.name)
             except OSError as error:
+                raise_if_exhausted(error)
                 problems.append(Problem(folder.path, error.strerror or "unreadable"))
                 continue
             identity = (status.st_dev, status.st_ino)
-            if identity in folder.ancestors or len(folder.ancestors) > MAX_DEPTH:
-                continue  # a link back up, or a depth that only links make
+            if identity in folder.ancestors:
+                continue  # a link back up
+            visits[identity] += 1
+            too_much = _too_much(len(folder.ancestors), visits[identity])
+            if too_much:
+                problems.append(Problem(folder.path, too_much))
+                continue
             names = {child.name for child in children}
             is_layout = "index.json" in names and ("oci-layout" in names or "blobs" in names)
             if is_layout:
@@ -160,12 +174,15 @@ class Scanner:
             index = os.stat(f"{folder.path}/index.json")
             signature = (index.st_mtime_ns, index.st_ctime_ns, index.st_size, index.st_ino)
         except OSError as error:
+            raise_if_exhausted(error)
             return _Seen((), problems=(Problem(f"{folder.path}/index.json", error.strerror or "unreadable"),))
         if before is not None and before.signature == signature:
             return before
         try:
             place = self._read_layout(folder, root, namer, index.st_mtime_ns)
         except (LayoutBroken, Unreadable, OSError) as error:
+            if isinstance(error, OSError):
+                raise_if_exhausted(error)
             reason = str(error)
             if before is not None and before.places:
                 reason += "; what it held before is still served"
@@ -179,6 +196,7 @@ class Scanner:
         try:
             stamp = Stamp.of(os.stat(found.path))
         except OSError as error:
+            raise_if_exhausted(error)
             return _Seen((), problems=(Problem(found.path, error.strerror or "unreadable"),))
         signature = (stamp.size, stamp.modified_ns, stamp.inode)
         if before is not None and before.signature == signature:
@@ -215,6 +233,15 @@ class Scanner:
             coalesce=root.coalesce,
             problems=problems,
         )
+
+
+def _too_much(depth: int, visits: int) -> str | None:
+    """Why a folder is not looked into, where its path or its number of paths is beyond reason."""
+    if depth > MAX_DEPTH:
+        return f"more than {MAX_DEPTH} folders deep"
+    if visits > MAX_PATHS_TO_A_FOLDER:
+        return f"links make more than {MAX_PATHS_TO_A_FOLDER} paths to this folder"
+    return None
 
 
 def _kind(child: os.DirEntry[str], real_root: str, problems: list[Problem]) -> Literal["folder", "archive"] | None:

@@ -62,14 +62,8 @@ class Shelf:
             return Shelved(problems=(str(error),), final=False)
         except ArchiveError as error:
             return Shelved(problems=(str(error),))
-        claims = {claim.digest: claim for claim in contents.unverified}
-        places = tuple(
-            replace(place, claims={d: claims[d] for d in place.members or () if d in claims} or None)
-            for place in contents.places
-        )
-        if not contents.needs_hashing:
-            return Shelved(places, contents.problems)
-        return self._with_job(Shelved(places, contents.problems, final=False), Job(at, namer, stamp, unpacks=False))
+        found = Shelved(contents.places, contents.problems, final=not contents.needs_hashing)
+        return found if found.final else self._with_job(found, Job(at, namer, stamp, unpacks=False))
 
     def work(self, job: Job) -> None:
         """Do a job and remember what it found, for the next `read`. Never raises for what is found."""

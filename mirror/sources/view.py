@@ -68,14 +68,19 @@ class View:
         return Meaning(found.manifest, digest in self.snapshot.generated) if found else None
 
     @contextmanager
-    def blob(self, repository: LocalRepository, digest: Digest) -> Iterator[BlobBody | None]:
-        """The bytes of a digest that the repository reaches, open as long as the context is; None for others."""
+    def blob(
+        self, repository: LocalRepository, digest: Digest, *, verified: bool = True
+    ) -> Iterator[BlobBody | None]:
+        """The bytes of a digest that the repository reaches, open as long as the context is; None for others.
+
+        Unless `verified`, only their size is to be believed.
+        """
         reached = self.reach(repository).find(digest)
         if reached is None:
             made = self._made_here(repository, digest)
             yield made.manifest.content if made else None
             return
-        with self.library.blob(digest, reached.near, reached.sizes) as body:
+        with self.library.blob(digest, reached.near, reached.sizes, verified=verified) as body:
             yield body
 
     def holds(self, repository: LocalRepository, digest: Digest) -> bool:

@@ -3,15 +3,15 @@
 A tag leaves with its index, children, blobs and referrers; what another tag reaches too stays until its last one
 goes. What is being read or filled stays, with its tag, and so does what a pin names.
 
-Membership goes with the bytes: the lines of removed blobs are taken out of `_links`, before the bytes go. Nothing is
-refused by that (without bytes the upstream is asked anyway, and writes the line again), nothing leaks, and `_links`
-does not grow for ever.
+Membership goes with the tag, before the bytes: manifests and lines of `_links` that no other tag of the repository
+reaches are taken out, and so is every line of a blob that is removed. Nothing is refused by that (with its tag gone,
+the upstream is asked anyway, and writes the line again), nothing leaks, and nothing grows for ever.
 """
 
 import logging
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
@@ -44,7 +44,9 @@ class Evicted:
 
 @dataclass(slots=True)
 class _Plan:
+    # What no unit holds any more; what none of a repository does; tags.
     freed: set[Digest] = field(default_factory=set)
+    leaving: dict[Name, set[Digest]] = field(default_factory=dict)
     tags: dict[Name, dict[str, Record]] = field(default_factory=dict)
 
     def add_tag(self, name: Name, record: Record) -> None:
@@ -112,9 +114,11 @@ class Evictor:
 
     def _plan(self, graph: Graph, surplus_bytes: int) -> _Plan:
         holders: Counter[Digest] = Counter()
+        inside: dict[Name | None, Counter[Digest]] = defaultdict(Counter)
         order: list[tuple[float, Unit]] = []
         for unit, closure in graph.units():
             holders.update(closure)
+            inside[unit.name].update(closure)
             if not self._is_pinned(graph, unit, closure):
                 order.append((graph.used_at(unit, closure), unit))
         order.sort(key=lambda entry: entry[0])
@@ -130,7 +134,10 @@ class Evictor:
             surplus_bytes -= sum(disk_bytes(graph.sizes[digest].size) for digest in freed & graph.sizes.keys())
             plan.freed |= freed
             if unit.name is not None:
-                for record in graph.attached(unit.name, freed):
+                leaving = {digest for digest in closure if inside[unit.name][digest] == 1}
+                inside[unit.name].subtract(closure)
+                plan.leaving.setdefault(unit.name, set()).update(leaving)
+                for record in graph.attached(unit.name, leaving):
                     plan.add_tag(unit.name, record)
                 if unit.record is not None:
                     plan.add_tag(unit.name, unit.record)
@@ -143,12 +150,13 @@ class Evictor:
         return any(self._pins.match(text) for text in [str(unit), *tags])
 
     def _remove(self, graph: Graph, plan: _Plan) -> Evicted:
+        _spare_changed(graph, plan)
         if not plan.freed and not plan.tags:
             return Evicted()
         wanted: set[Digest] = set()
         unlinked: list[tuple[CachedRepository, dict[Digest, int | None]]] = []
         for repository in self._repositories(graph):
-            here = plan.freed & _digests(repository)
+            here = (plan.freed | plan.leaving.get(repository.name, set())) & _digests(repository)
             tags = plan.tags.get(repository.name, {})
             if here or tags:
                 try:
@@ -161,7 +169,7 @@ class Evictor:
         gone = {digest for digest in (plan.freed - wanted) & graph.sizes.keys() if self._blobs.remove(digest)}
         kept = plan.freed - wanted - gone
         for repository, sizes in unlinked:
-            back = {digest: sizes[digest] for digest in sizes.keys() & kept if self._blobs.size(digest) is not None}
+            back = {digest: sizes[digest] for digest in kept & sizes.keys() if self._blobs.size(digest) is not None}
             if back:
                 repository.link_all(back)
         self._note_removed(gone)
@@ -182,6 +190,17 @@ class Evictor:
             size = self._blobs.size(digest)
             if size is not None:
                 self._index.blob_added(digest, size)
+
+
+def _spare_changed(graph: Graph, plan: _Plan) -> None:
+    """Take out of the plan what tags reach that were put again since the picture was taken."""
+    for name, planned in plan.tags.items():
+        repository = graph.files(name)
+        tags = repository.records()[0] if repository else {}
+        for tag in [tag for tag, record in planned.items() if tag in tags and tags[tag] != record]:
+            closure = graph.closure(Unit(name, planned.pop(tag).descriptor.digest))
+            plan.freed -= closure
+            plan.leaving[name] -= closure
 
 
 def _digests(repository: CachedRepository) -> set[Digest]:

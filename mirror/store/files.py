@@ -1,9 +1,12 @@
 """Reading files that other people put there: never a hang, never a device, never out of the root."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Unreadable(Exception):
@@ -15,7 +18,8 @@ def open_regular(path: str, root: str | None = None) -> Iterator[tuple[int, os.s
     """A read-only descriptor of the regular file at `path`, and its status.
 
     With `root` (a real path), links that lead out of it are refused. Raises Unreadable, also for FIFOs and
-    devices, which are opened without waiting and let go at once; FileNotFoundError where there is nothing.
+    devices, which are opened without waiting and let go at once; FileNotFoundError where there is nothing;
+    OSError where this process may open no more.
     """
     if root is not None and not is_inside(os.path.realpath(path), root):
         if not os.path.lexists(path):
@@ -26,6 +30,7 @@ def open_regular(path: str, root: str | None = None) -> Iterator[tuple[int, os.s
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
+        raise_if_exhausted(error)
         raise Unreadable(f"{path}: {error.strerror}") from None
     try:
         status = os.fstat(fd)
@@ -34,6 +39,12 @@ def open_regular(path: str, root: str | None = None) -> Iterator[tuple[int, os.s
         yield fd, status
     finally:
         os.close(fd)
+
+
+def raise_if_exhausted(error: OSError) -> None:
+    """Raise `error` again where it says nothing of the file: no descriptors or no memory are left."""
+    if error.errno in _EXHAUSTED:
+        raise error
 
 
 def read_regular(path: str, max_bytes: int, root: str | None = None) -> bytes:

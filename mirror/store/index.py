@@ -9,7 +9,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Lock, Thread
@@ -164,20 +164,17 @@ class CacheIndex:
         with self._writing() as database:
             database.executemany("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?)", rows)
 
-    def forget(self, name: Name, references: Iterable[str] | None = None) -> None:
+    def forget(self, name: Name, references: Collection[str] | None = None) -> None:
         """Drop the times of these tags and digests (None: of the whole repository)."""
-        keys = None if references is None else {(name, reference) for reference in references}
-        with self._lock:
-            for waiting in (self._uses, self._checked):
-                gone = [key for key in waiting if (key[0] == name if keys is None else key in keys)]
-                for key in gone:
-                    del waiting[key]
-        with self._writing() as database:
-            if keys is None:
-                database.execute("DELETE FROM uses WHERE name = ?", (str(name),))
-            else:
-                rows = [(str(name), reference) for _, reference in keys]
-                database.executemany("DELETE FROM uses WHERE name = ? AND reference = ?", rows)
+        # Not while a write of what waited is under way: it would bring them back.
+        with self._flushing:
+            self._forget_waiting(name, references)
+            with self._writing() as database:
+                if references is None:
+                    database.execute("DELETE FROM uses WHERE name = ?", (str(name),))
+                else:
+                    rows = [(str(name), reference) for reference in references]
+                    database.executemany("DELETE FROM uses WHERE name = ? AND reference = ?", rows)
 
     def forget_digests(self, digests: Iterable[Digest]) -> None:
         """Drop what is known of content that is gone."""
@@ -218,6 +215,16 @@ class CacheIndex:
             database.executemany(
                 "DELETE FROM blobs WHERE digest = ?", [(digest,) for digest, size in blobs.items() if size is None]
             )
+
+    def _forget_waiting(self, name: Name, references: Collection[str] | None) -> None:
+        with self._lock:
+            for waiting in (self._uses, self._checked):
+                if references is None:
+                    gone = [key for key in waiting if key[0] == name]
+                else:
+                    gone = [(name, reference) for reference in references]
+                for key in gone:
+                    waiting.pop(key, None)
 
     def _note(self, name: Name, reference: str, used: float, checked: float, *, urgent: bool = False) -> None:
         key = (name, reference)

@@ -6,6 +6,7 @@ it has read is still the beginning of the file, so that only what was appended i
 """
 
 import errno
+import io
 import os
 import secrets
 import time
@@ -14,18 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _HEAD_BYTES = 80
+_TAIL_BYTES = 100
 _MAX_TORN_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a file was read: the file as it was then, and the offset behind its last whole line."""
+    """How far a file was read: the file as it was then, and the offset behind its last whole line.
+
+    `head` is its first line, `tail` the end of what was read.
+    """
 
     inode: int
     size: int
     modified_ns: int
     head: bytes
+    tail: bytes
     consumed: int
+
+    def may_begin(self, now: os.stat_result, head: bytes) -> bool:
+        """Whether what was read may still be the beginning of a file with this status and beginning."""
+        same = now.st_ino == self.inode and now.st_size >= self.size
+        return same and bool(self.head) and head.startswith(self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +86,23 @@ class LineFile:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return Lines([], None, appended=False)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        with io.FileIO(descriptor) as file:
             now = os.fstat(descriptor)
             head = os.pread(descriptor, _HEAD_BYTES, 0)
-            appended = (
-                mark is not None
-                and now.st_ino == mark.inode
-                and now.st_size >= mark.size
-                and bool(mark.head)
-                and head.startswith(mark.head)
-            )
-            start = mark.consumed if mark is not None and appended else 0
-            file.seek(start)
-            content = file.read()
+            known = mark if mark is not None and mark.may_begin(now, head) else None
+            content = _read_from(file, known)
+            if known is not None and not content.startswith(known.tail):
+                # Cut short in place and grown again: not by us, but read right all the same.
+                known, content = None, _read_from(file, None)
+        skipped, offset = (len(known.tail), known.consumed - len(known.tail)) if known else (0, 0)
         whole = content.rfind(b"\n") + 1
-        lines = content[:whole].decode("utf-8", "surrogateescape").split("\n")
+        lines = content[skipped:whole].decode("utf-8", "surrogateescape").split("\n")
         found = [line for line in lines if line and not line.startswith("#")]
         # A head that may still grow proves nothing later on.
         head = head[: head.find(b"\n") + 1]
-        return Lines(found, Mark(now.st_ino, now.st_size, now.st_mtime_ns, head, start + whole), appended)
+        tail = content[max(0, whole - _TAIL_BYTES) : whole]
+        new_mark = Mark(now.st_ino, now.st_size, now.st_mtime_ns, head, tail, offset + whole)
+        return Lines(found, new_mark, known is not None)
 
     def append(self, lines: Iterable[str]) -> None:
         """Add whole lines with one write; the caller holds the lock. Raises OSError, also where the disk is full."""
@@ -142,9 +151,18 @@ def prepare_file(path: str, content: bytes, *, sync: bool = True) -> str:
         if sync:
             # Sync before renaming: after a crash, a full name must mean a full file.
             os.fsync(descriptor)
+    except OSError:
+        # Where the disk is full, half a file is the last thing it needs.
+        Path(part).unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     return part
+
+
+def _read_from(file: io.FileIO, mark: Mark | None) -> bytes:
+    file.seek(mark.consumed - len(mark.tail) if mark else 0)
+    return file.read()
 
 
 def _cut_torn_line(descriptor: int, size: int) -> bytes:

@@ -64,9 +64,10 @@ class ListMemory:
 class Lists:
     """The `_lists/` of one repository. Writers hold the repository's lock."""
 
-    def __init__(self, folder: Path | str, memory: ListMemory) -> None:
+    def __init__(self, folder: Path | str, memory: ListMemory, max_lists: int = MAX_LISTS) -> None:
         self._folder = str(folder)
         self._memory = memory
+        self._max_lists = max_lists
         self._count: int | None = None
 
     def get(self, kind: ListKind) -> CachedList | None:
@@ -115,13 +116,13 @@ class Lists:
         self._count = None
 
     def _make_room(self, folder: Path) -> None:
-        if self._count is None or self._count >= MAX_LISTS:
+        if self._count is None or self._count >= self._max_lists:
             files = [file for file in folder.iterdir() if file.name != "tags.json"]
-            if len(files) >= MAX_LISTS:
+            if len(files) >= self._max_lists:
                 files.sort(key=lambda file: file.stat().st_mtime_ns)
-                for file in files[: MAX_LISTS // 4]:
+                for file in files[: self._max_lists // 4]:
                     file.unlink(missing_ok=True)
-                del files[: MAX_LISTS // 4]
+                del files[: self._max_lists // 4]
             self._count = len(files)
         self._count += 1
 

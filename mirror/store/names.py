@@ -79,14 +79,12 @@ class NameStore:
 
 
 def _encode_host(host: str) -> str:
-    before, colon, port = host.rpartition(":")
-    # An IPv6 address without a port ends with its bracket.
-    return f"{before}_{port}" if colon and port.isdecimal() else host
+    # No host has an underscore; some disks have no colon.
+    return host.replace(":", "_")
 
 
 def _decode_host(folder: str) -> str:
-    before, underscore, port = folder.rpartition("_")
-    return f"{before}:{port}" if underscore and port.isdecimal() else folder
+    return folder.replace("_", ":")
 
 
 def _repositories(folder: str, prefix: str) -> Iterator[Repository]:

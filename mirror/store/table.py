@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 
@@ -59,12 +60,14 @@ class TableFile:
             return self.table.sorted_tags()
 
     def append(self, lines: list[str]) -> None:
-        """Write lines of the journal and take them in; now and then the index too. Raises OSError."""
+        """Write lines of the journal and take them in; now and then the index. Raises OSError where nothing was."""
         self._journal.append(lines)
         self.refresh()
         # Folding writes everything: often enough for a short journal, seldom enough to cost little per line.
         if self._lines > len(self.table.manifests) // 4:
-            self.fold()
+            # The lines are written; where the disk has no room for more, the journal grows on.
+            with suppress(OSError):
+                self.fold()
 
     def fold(self) -> None:
         """Write the journal's lines into `_index.json`. Raises OSError."""

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.store.lines import LineFile
@@ -66,6 +66,7 @@ def test_a_torn_line_is_left_out_and_cut_off_by_the_next_writer(tmp_path: Path) 
     assert file.read(found.mark).lines == ["two"]
 
 
+@settings(deadline=None)
 @given(before=st.lists(words, max_size=6), cut=st.integers(0, 200), after=st.lists(words, min_size=1, max_size=3))
 def test_a_file_cut_anywhere_keeps_its_whole_lines(
     tmp_path_factory: object, before: list[str], cut: int, after: list[str]
