@@ -14,16 +14,17 @@ from mirror.server.access import Everyone
 from mirror.server.http import Listener, TlsFiles
 from mirror.server.names import NameRules
 from mirror.server.registry import Registry
+from mirror.sources import heap
 from mirror.sources.adoption import find_homes
-from mirror.sources.archive_reader import ArchiveReader
 from mirror.sources.library import Library
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
-from mirror.sources.scan import Root, Scan, Scanner
-from mirror.sources.shelf import Job, Shelf
+from mirror.sources.scan import Scan
+from mirror.sources.scan_process import ScanProcess, ScanSettings
+from mirror.sources.shelf import Job
 from mirror.sources.snapshot import Snapshot
 from mirror.sources.view import View
-from mirror.store.archive_state import ArchiveState
+from mirror.sources.walk import Root
 from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 
@@ -57,12 +58,15 @@ class Running:
         await self.listener.reload_tls()
 
 
-def scanner(config: Config) -> Scanner:
-    """The scanner of the configured folders. Blocks: opens what is remembered of archives."""
-    roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
-    state = ArchiveState(config.cache.path / "archives.db")
-    reader = ArchiveReader(state, str(config.cache.path / "unpacked"), config.unpack_max_bytes)
-    return Scanner(roots, own_hosts(config), Shelf(reader))
+def scan_settings(config: Config) -> ScanSettings:
+    """What to scan, and where the slow work on archives is remembered."""
+    return ScanSettings(
+        [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts],
+        own_hosts(config),
+        str(config.cache.path / "archives.db"),
+        str(config.cache.path / "unpacked"),
+        config.unpack_max_bytes,
+    )
 
 
 def generated(config: Config) -> GeneratedManifests:
@@ -81,7 +85,7 @@ def own_hosts(config: Config) -> frozenset[str]:
 
 def view_now(config: Config) -> tuple[Scan, View]:
     """All local content as it lies there now, with the slow work that archives need done first. Blocks."""
-    scanning = scanner(config)
+    scanning = scan_settings(config).scanner()
     scan = scanning.scan()
     done: set[Job] = set()
     while scanning.shelf is not None and (jobs := [job for job in scan.jobs if job not in done]):
@@ -90,7 +94,7 @@ def view_now(config: Config) -> tuple[Scan, View]:
         done.update(jobs)
         scan = scanning.scan()
     library = Library(Snapshot.of(scan.places), verify=scanning.shelf.verify if scanning.shelf else None)
-    homes = find_homes(library.snapshot, library)
+    homes = find_homes(scan.places, library)
     return scan, View(Library(Snapshot.of(scan.places, homes), library), generated(config))
 
 
@@ -102,11 +106,13 @@ def remembered(config: Config) -> RememberedNames:
 @asynccontextmanager
 async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Running]:
     """The configured mirror, listening from the start; its first scan goes on beside. `slot`: one of several."""
+    settings = scan_settings(config)
     local = LocalContent(
-        await asyncio.to_thread(scanner, config),
+        await asyncio.to_thread(settings.scanner),
         await asyncio.to_thread(remembered, config),
         generated(config),
         config.refresh_seconds,
+        ScanProcess(settings),
     )
     content = Content(local, {}, config.default_host)
     rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
@@ -122,7 +128,7 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
     async with listener:
         event(log, logging.INFO, "listening", url=listener.url, config=config.source, cache=config.cache.path)
         local.start()
-        readying = asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready")
+        readying = asyncio.create_task(_settle(local, slot), name="wait until this worker is ready")
         try:
             yield Running(listener, local)
         finally:
@@ -130,7 +136,10 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
             await local.stop()
 
 
-async def _tell_ready(local: LocalContent, slot: Slot | None) -> None:
+async def _settle(local: LocalContent, slot: Slot | None) -> None:
+    """Say when this worker is ready; then, once all content is known, that it is here to stay."""
+    await local.wait_ready()
     if slot is not None:
-        await local.wait_ready()
         slot.ready[slot.index] = 1
+    await local.wait_complete()
+    heap.settle()

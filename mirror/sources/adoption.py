@@ -1,109 +1,206 @@
-"""Where manifests without a name belong: signatures, SBOMs and whatever else a layout lists untagged."""
+"""Where manifests without a name belong: signatures, SBOMs and whatever else a layout lists untagged.
 
-from collections.abc import Iterable, Mapping, Sequence
+Most of it is a matter of one place alone, and is kept as long as that place is the same; what is left (a signature
+in one archive, its subject in another) is settled over all of them.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.names import Name
-from mirror.sources.library import Library
+from mirror.sources.library import Library, ReadManifest
 from mirror.sources.place import Entry, Place
-from mirror.sources.snapshot import Snapshot
+from mirror.sources.snapshot import Homes
 
-Homes = Mapping[Digest, Sequence[Name]]
 _Holders = dict[Digest, set[Name]]
 
 
-def find_homes(snapshot: Snapshot, library: Library) -> Homes:
-    """The repositories of each entry without a name. Blocks: reads those entries, and indexes beside them.
+@dataclass(frozen=True, slots=True)
+class _Orphan:
+    """An entry without a name whose subject its place does not hold."""
 
-    An entry belongs to the repositories of its place that reach it or hold its subject; failing that, to every
-    local repository that holds its subject; failing that, to the place's own name.
-    """
-    unnamed = list(snapshot.unnamed())
-    if not unnamed:
-        return {}
-    return _Adoption(snapshot, library).run(unnamed)
+    digest: Digest
+    subject: Digest
 
 
-class _Adoption:
-    def __init__(self, snapshot: Snapshot, library: Library) -> None:
-        self._snapshot = snapshot
-        self._library = library
-        self._held: dict[int, _Holders] = {}
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What one place tells by itself. `walks` are what its indexes reach, by the index, as far as it lists any."""
+
+    place: Place
+    homes: Mapping[Digest, Collection[Name]]
+    orphans: Sequence[_Orphan]
+    walks: Mapping[Digest, Collection[Digest]]
+    whole: bool
+
+
+class Adoption:
+    """Finds homes again and again, reading only places that are new. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._settled: dict[int, _Settled] = {}
+        self._homes: Homes = {}
+
+    def find(self, places: Sequence[Place], library: Library) -> Homes:
+        """The repositories of each entry without a name. Blocks: reads those entries, and indexes beside them.
+
+        An entry belongs to the repositories of its place that reach it or hold its subject; failing that, to every
+        local repository that holds its subject; failing that, to the place's own name. The same object as before
+        where nothing has moved.
+        """
+        settled: dict[int, _Settled] = {}
+        for place in places:
+            if not all(entry.namings for entry in place.entries):
+                settled[id(place)] = self._settle(place, library)
+        homes: dict[Digest, set[Name]] = {}
+        for one in settled.values():
+            for digest, names in one.homes.items():
+                homes.setdefault(digest, set()).update(names)
+        orphans = [(one.place, orphan) for one in settled.values() for orphan in one.orphans]
+        if orphans:
+            for place in places:
+                if id(place) not in settled:
+                    settled[id(place)] = self._settle(place, library)
+            _adopt(orphans, _holders(settled.values()), homes)
+        self._settled = settled
+        found = {digest: tuple(sorted(names, key=str)) for digest, names in homes.items()}
+        if found != self._homes:
+            self._homes = found
+        return self._homes
+
+    def _settle(self, place: Place, library: Library) -> _Settled:
+        known = self._settled.get(id(place))
+        # What was missing may have come since. An id may be used again, but not while its place is kept.
+        return known if known is not None and known.whole else _InPlace(place, library).settle()
+
+
+def find_homes(places: Sequence[Place], library: Library) -> Homes:
+    """See `Adoption.find`."""
+    return Adoption().find(places, library)
+
+
+def _adopt(orphans: Sequence[tuple[Place, _Orphan]], everywhere: _Holders, homes: dict[Digest, set[Name]]) -> None:
+    """Settle orphans where their subjects are held; again and again, since a referrer may have referrers."""
+    settled = True
+    while settled and orphans:
+        settled, left = False, []
+        for place, orphan in orphans:
+            found = everywhere.get(orphan.subject)
+            if found:
+                homes.setdefault(orphan.digest, set()).update(found)
+                everywhere.setdefault(orphan.digest, set()).update(found)
+                settled = True
+            else:
+                left.append((place, orphan))
+        orphans = left
+    for place, orphan in orphans:
+        homes.setdefault(orphan.digest, set()).update([place.name] if place.name else [])
+
+
+def _holders(settled: Iterable[_Settled]) -> _Holders:
+    """Which names hold which manifests, over all places."""
+    everywhere: _Holders = {}
+    for one in settled:
+        for entry in one.place.entries:
+            digest = entry.descriptor.digest
+            names = {naming.name for naming in entry.namings} or one.homes.get(digest, ())
+            for reached in (digest, *one.walks.get(digest, ())) if names else ():
+                everywhere.setdefault(reached, set()).update(names)
+    return everywhere
+
+
+class _InPlace:
+    """Settles what one place can settle by itself."""
+
+    def __init__(self, place: Place, library: Library) -> None:
+        self._place = place
+        self._walks = _Walks(place, library)
+        self._reached = self._walks.of(place.entries)
+        self._holders: _Holders = {}
         self._homes: dict[Digest, set[Name]] = {}
+        for entry in place.entries:
+            names = {naming.name for naming in entry.namings}
+            if names:
+                self._hold(entry, names)
 
-    def run(self, unnamed: Sequence[tuple[Place, Entry]]) -> Homes:
-        waiting = [(place, entry, self._subject(place, entry)) for place, entry in unnamed]
+    def settle(self) -> _Settled:
+        unnamed = [entry for entry in self._place.entries if not entry.namings]
+        waiting = [(entry, self._walks.subject(entry.descriptor)) for entry in unnamed]
         # What refers to nothing belongs to its place at once; what refers to it may then follow it there.
-        for place, entry, subject in waiting:
-            if subject is None and not self._holders(place).get(entry.descriptor.digest):
-                self._settle(place, entry, [place.name] if place.name else [])
-        orphans = [one for one in waiting if one[2] is not None]
-        for in_place in (True, False):
-            orphans = self._follow_subjects(orphans, in_place)
-        for place, entry, _ in orphans:
-            self._settle(place, entry, [place.name] if place.name else [])
-        return {digest: sorted(names, key=str) for digest, names in self._homes.items()}
+        for entry, subject in waiting:
+            if subject is None and not self._holders.get(entry.descriptor.digest):
+                self._settle(entry, [self._place.name] if self._place.name else [])
+        orphans = self._follow([(entry, subject) for entry, subject in waiting if subject is not None])
+        return _Settled(self._place, self._homes, orphans, self._reached, self._walks.whole)
 
-    def _follow_subjects(
-        self, orphans: Sequence[tuple[Place, Entry, Digest | None]], in_place: bool
-    ) -> list[tuple[Place, Entry, Digest | None]]:
-        """Settle what can be; again and again, since a referrer may have referrers. Returns the rest."""
-        everywhere: _Holders = {}
-        if not in_place and orphans:
-            for place in self._snapshot.places:
-                for digest, names in self._holders(place).items():
-                    everywhere.setdefault(digest, set()).update(names)
-        remaining = list(orphans)
+    def _follow(self, orphans: list[tuple[Entry, Digest]]) -> list[_Orphan]:
         settled = True
-        while settled and remaining:
+        while settled and orphans:
             settled, left = False, []
-            for place, entry, subject in remaining:
-                holders = self._holders(place)
-                if entry.descriptor.digest in holders and in_place:
+            for entry, subject in orphans:
+                if entry.descriptor.digest in self._holders:
                     settled = True  # reached by a named index of its place: found there by walking
-                    continue
-                homes = (holders if in_place else everywhere).get(subject) if subject else None
-                if homes:
-                    self._settle(place, entry, homes)
-                    everywhere.setdefault(entry.descriptor.digest, set()).update(homes)
+                elif homes := self._holders.get(subject):
+                    self._settle(entry, homes)
                     settled = True
                 else:
-                    left.append((place, entry, subject))
-            remaining = left
-        return remaining
+                    left.append((entry, subject))
+            orphans = left
+        return [_Orphan(entry.descriptor.digest, subject) for entry, subject in orphans]
 
-    def _settle(self, place: Place, entry: Entry, homes: Iterable[Name]) -> None:
+    def _settle(self, entry: Entry, homes: Iterable[Name]) -> None:
         names = set(homes)
         self._homes.setdefault(entry.descriptor.digest, set()).update(names)
-        for digest in self._walk(place, entry.descriptor):
-            self._holders(place).setdefault(digest, set()).update(names)
+        self._hold(entry, names)
 
-    def _holders(self, place: Place) -> _Holders:
-        """Which names of the place hold which manifests: those listed, and those that listed indexes list."""
-        found = self._held.get(id(place))
-        if found is None:
-            found = self._held[id(place)] = {}
-            for entry in place.entries:
-                names = {naming.name for naming in entry.namings}
-                for digest in self._walk(place, entry.descriptor) if names else ():
-                    found.setdefault(digest, set()).update(names)
-        return found
+    def _hold(self, entry: Entry, names: set[Name]) -> None:
+        digest = entry.descriptor.digest
+        for reached in (digest, *self._reached.get(digest, ())):
+            self._holders.setdefault(reached, set()).update(names)
 
-    def _walk(self, place: Place, root: Descriptor) -> Iterable[Digest]:
-        waiting, seen = [root], {root.digest}
+
+class _Walks:
+    """What the indexes of a place reach. `whole`: nothing that was wanted was missing."""
+
+    def __init__(self, place: Place, library: Library) -> None:
+        self._place = place
+        self._library = library
+        self.whole = True
+
+    def of(self, entries: Iterable[Entry]) -> dict[Digest, Collection[Digest]]:
+        """By the digest of each entry that is an index: the manifests below it."""
+        return {
+            entry.descriptor.digest: self._walk(entry.descriptor)
+            for entry in entries
+            if _may_be_index(entry.descriptor.media_type)
+        }
+
+    def subject(self, descriptor: Descriptor) -> Digest | None:
+        found = self._read(descriptor)
+        return found.links.subject if found else None
+
+    def _walk(self, root: Descriptor) -> Collection[Digest]:
+        waiting, seen = [root], {root.digest: None}
         while waiting:
             descriptor = waiting.pop()
-            if media_types.is_manifest(descriptor.media_type) and not media_types.is_index(descriptor.media_type):
+            if not _may_be_index(descriptor.media_type):
                 continue  # an image lists no manifests: not worth a read
-            found = self._library.manifest(descriptor.digest, place, descriptor.media_type)
+            found = self._read(descriptor)
             for child in found.links.manifests if found else ():
                 if child.digest not in seen:
-                    seen.add(child.digest)
+                    seen[child.digest] = None
                     waiting.append(child)
-        return seen
+        del seen[root.digest]
+        return tuple(seen)
 
-    def _subject(self, place: Place, entry: Entry) -> Digest | None:
-        found = self._library.manifest(entry.descriptor.digest, place, entry.descriptor.media_type)
-        return found.links.subject if found else None
+    def _read(self, descriptor: Descriptor) -> ReadManifest | None:
+        found = self._library.read_manifest(descriptor.digest, self._place, descriptor.media_type)
+        self.whole = self.whole and found is not None
+        return found
+
+
+def _may_be_index(media_type: str) -> bool:
+    return media_types.is_index(media_type) or not media_types.is_manifest(media_type)

@@ -12,13 +12,17 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameNotYetKnown, NameUnknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository, familiar
-from mirror.sources.adoption import find_homes
+from mirror.sources.adoption import Adoption
+from mirror.sources.heap import uncollected
 from mirror.sources.library import Library
-from mirror.sources.scan import Problem, Scan, Scanner
+from mirror.sources.place import Place
+from mirror.sources.scan import Scan, Scanner
+from mirror.sources.scan_process import ScanProcess, ScanProcessEnded
 from mirror.sources.shelf import Job
-from mirror.sources.snapshot import EMPTY, LocalRepository, Snapshot
+from mirror.sources.snapshot import EMPTY, Homes, LocalRepository, Snapshot
 from mirror.sources.source import LOCAL, Found, Origin
 from mirror.sources.view import View
+from mirror.sources.walk import Problem
 from mirror.store.body import BlobBody, body_size
 from mirror.store.generated import GeneratedManifests
 
@@ -40,14 +44,21 @@ class LocalContent:
     """A `Source` over layouts and archives. `generation` grows with every new snapshot."""
 
     def __init__(
-        self, scanner: Scanner, remembered: Remembered, generated: GeneratedManifests, refresh_seconds: float
+        self,
+        scanner: Scanner,
+        remembered: Remembered,
+        generated: GeneratedManifests,
+        refresh_seconds: float,
+        scan_process: ScanProcess | None = None,
     ) -> None:
         self._scanner = scanner
+        self._scan_process = scan_process
         self._remembered = remembered
         self._generated = generated
         self._refresh_seconds = refresh_seconds
         verify = scanner.shelf.verify if scanner.shelf else None
         self._view = View(Library(EMPTY, verify=verify), generated)
+        self._adoption = Adoption()
         self._problems: frozenset[Problem] = frozenset()
         # Whether a scan found changes that are not served yet; it stays so where serving them failed.
         self._behind = False
@@ -101,6 +112,9 @@ class LocalContent:
         tasks = [task for task in (self._task, self._working) if task is not None]
         for task in tasks:
             task.cancel()
+        if self._scan_process is not None:
+            # Whoever waits for its answer waits no longer.
+            await asyncio.to_thread(self._scan_process.close)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def unknown(self, name: str, reason: str | None = None) -> NameUnknown:
@@ -204,23 +218,42 @@ class LocalContent:
                 pass
 
     async def _scan_once(self) -> None:
-        scan = await asyncio.to_thread(self._scanner.scan)
+        scan = await asyncio.to_thread(self._scan)
         await asyncio.to_thread(self._remembered.refresh)
         self._begin_work(scan.jobs)
         self._behind |= scan.changed
         if not self._behind and self._adopted.is_set():
             return
         self._report(scan)
-        first = Snapshot.of(scan.places)
-        library = Library(first, self._view.library)
+        before = self._view.library
+        stage = await asyncio.to_thread(_snapshot, scan.places, None, before.snapshot)
+        library = Library(stage, before)
         if not self._scanned.is_set():
             # The first requests need not wait for the homes of entries without names.
             await self._publish(library)
             self._scanned.set()
-        homes = await asyncio.to_thread(find_homes, first, library)
-        await self._publish(Library(Snapshot.of(scan.places, homes), library))
+        homes = await asyncio.to_thread(self._find_homes, scan.places, library)
+        snapshot = await asyncio.to_thread(_snapshot, scan.places, homes, stage)
+        await self._publish(Library(snapshot, library))
         self._adopted.set()
         self._behind = False
+        await asyncio.to_thread(self._scanner.save)
+
+    def _scan(self) -> Scan:
+        """The first scan runs here, since every request waits for it; the others where they disturb nobody."""
+        with uncollected():
+            if self._scan_process is not None and self._scanned.is_set():
+                try:
+                    return self._scanner.apply(self._scan_process.look(self._scanner))
+                except ScanProcessEnded as error:
+                    if self._scan_process.closed:
+                        raise
+                    event(log, logging.WARNING, "scan_process_ended", reason=str(error))
+            return self._scanner.scan()
+
+    def _find_homes(self, places: Sequence[Place], library: Library) -> Homes:
+        with uncollected():
+            return self._adoption.find(places, library)
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
@@ -237,10 +270,7 @@ class LocalContent:
 
     async def _publish(self, library: Library) -> None:
         snapshot = library.snapshot
-        plain = [str(name) for name, repository in snapshot.repositories.items() if repository.plain]
-        # Before anybody can see them: a name that was answered once is never forgotten by a crash.
-        await asyncio.to_thread(self._remembered.add, plain)
-        self._view = View(library, self._generated, self._view)
+        self._view = await asyncio.to_thread(self._prepare, library)
         self.generation += 1
         event(
             log,
@@ -248,11 +278,24 @@ class LocalContent:
             "serving",
             repositories=len(snapshot.repositories),
             places=len(snapshot.places),
-            tags=sum(len(repository.tags) for repository in snapshot.repositories.values()),
+            tags=snapshot.tag_count,
         )
+
+    def _prepare(self, library: Library) -> View:
+        """What would keep the event loop: names to be remembered, lists to be sorted, what is known to be kept."""
+        snapshot = library.snapshot
+        # Before anybody can see them: a name that was answered once is never forgotten by a crash.
+        self._remembered.add(snapshot.plain_names)
+        snapshot.prepare(self._view.snapshot)
+        return View(library, self._generated, self._view)
 
     def _report(self, scan: Scan) -> None:
         now = frozenset(scan.problems)
         for problem in sorted(now - self._problems, key=str):
             event(log, logging.WARNING, "skipped", path=problem.path, reason=problem.reason)
         self._problems = now
+
+
+def _snapshot(places: Sequence[Place], homes: Homes | None, before: Snapshot) -> Snapshot:
+    with uncollected():
+        return Snapshot.of(places, homes, before)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -51,9 +51,11 @@ class Bench:
         self._layouts = content / "layouts"
         self._names = sorted(f"{path.parent.name}/{path.name}" for path in self._layouts.glob("*/*"))
 
-    def run(self) -> Iterator[Row]:
-        for part in (self._starts, self._rescans, self._tags, self._archives, self._ls):
-            yield from part()
+    def run(self, only: Sequence[str]) -> Iterator[Row]:
+        parts = {"starts": self._starts, "rescans": self._rescans, "tags": self._tags}
+        parts |= {"archives": self._archives, "ls": self._ls}
+        for name in only or parts:
+            yield from parts[name]()
 
     def _starts(self) -> Iterator[Row]:
         """Cold and warm starts over the layouts; each asks for other manifests."""
@@ -234,10 +236,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure the server on what tests.bench.generate wrote")
     parser.add_argument("content", type=Path)
     parser.add_argument("--repeats", type=int, default=3, help="starts of each kind")
+    parser.add_argument("--only", nargs="+", choices=["starts", "rescans", "tags", "archives", "ls"], default=())
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mirror-scale-") as work:
-        rows = list(Bench(options.content.resolve(), Path(work), options.repeats).run())
+        rows = list(Bench(options.content.resolve(), Path(work), options.repeats).run(options.only))
     if options.json:
         machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()}
         json.dump({"machine": machine, "rows": [asdict(row) for row in rows]}, sys.stdout, indent=2)
