@@ -1,27 +1,44 @@
 """Logs: one structured line for each event, for people on a terminal and as JSON for machines."""
 
+import atexit
 import json
 import logging
+import queue
 import sys
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Literal
 
 Format = Literal["auto", "text", "json"]
 
 
-def event(log: logging.Logger, level: int, name: str, **fields: Any) -> None:
+def event(log: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
     """Log one event with its fields. Fields go to operators: no secrets."""
     log.log(level, name, extra={"fields": fields})
 
 
 def set_up(form: Format = "auto", level: int = logging.INFO) -> None:
-    """Send every log line to standard error, in the form asked for: `auto` is text on a terminal, else JSON."""
+    """Send every log line to standard error, in the form asked for: `auto` is text on a terminal, else JSON.
+
+    Lines are written by a thread: whoever reads them slowly must not hold up answers. What waits is written at exit.
+    """
     handler = logging.StreamHandler(sys.stderr)
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextLines() if text else JsonLines())
+    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    writer = QueueListener(lines, handler)
+    writer.start()
+    atexit.register(writer.stop)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_Handover(lines)]
     root.setLevel(level)
+
+
+class _Handover(QueueHandler):
+    """Hands a record over as it is; it is rendered where it is written."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
 
 
 class TextLines(logging.Formatter):

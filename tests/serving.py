@@ -6,11 +6,11 @@ async with serving(tmp_path / "mirror", {"default_host": None}, layouts=[folder]
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,6 +19,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from mirror.app import Running, running
 from mirror.config import load
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
 
 # Whatever takes longer hangs.
 DEADLINE_SECONDS = 20.0
@@ -128,6 +131,20 @@ async def serving(
             await mirror.local.wait_complete()
         async with aiohttp.ClientSession(auto_decompress=False) as session:
             yield Mirror(mirror, session, folder / "cache")
+
+
+@contextmanager
+def kept_serving(
+    folder: Path, config: Mapping[str, Any] | None = None, *, layouts: Sequence[Path | Mapping[str, Any]] = ()
+) -> Iterator[tuple[Run[Any], Mirror]]:
+    """As `serving`, for many plain tests: what is asked of the mirror is given to `run`, in a loop of its own."""
+    with asyncio.Runner() as runner:
+        context = serving(folder, config, layouts=layouts)
+        mirror = runner.run(context.__aenter__())
+        try:
+            yield runner.run, mirror
+        finally:
+            runner.run(context.__aexit__(None, None, None))
 
 
 def _write_config(folder: Path, config: Mapping[str, Any], layouts: Sequence[Path | Mapping[str, Any]]) -> Path:

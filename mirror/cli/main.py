@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from mirror import logs
-from mirror.cli import check_config, forget, ls, serve
+from mirror.cli import cache, check_config, forget, ls, serve
 from mirror.config import Config, ConfigError, load
 
 
@@ -57,8 +57,24 @@ def _run(options: argparse.Namespace, config: Config) -> int:
             return ls.run(config, options.name, as_json=options.json, sources=options.sources)
         case "forget":
             return forget.run(config, options.name)
+        case "cache":
+            return _run_cache(options, config)
         case _:
             raise AssertionError(options.command)
+
+
+def _run_cache(options: argparse.Namespace, config: Config) -> int:
+    match options.cache_command:
+        case "ls":
+            return cache.run_ls(config, as_json=options.json)
+        case "stats":
+            return cache.run_stats(config, as_json=options.json)
+        case "refresh":
+            return cache.run_refresh(config, options.name)
+        case "forget":
+            return cache.run_forget(config, options.name)
+        case _:
+            raise AssertionError(options.cache_command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("check-config", parents=[common, reading], help="check and print the configuration")
     command = commands.add_parser("forget", parents=[common], help="forget a name that local content once had")
     command.add_argument("name", help="the repository's name, as `ls` shows it")
+    command = commands.add_parser("cache", help="look at what is cached of upstreams, or change it")
+    parts = command.add_subparsers(dest="cache_command", required=True, metavar="COMMAND")
+    parts.add_parser("ls", parents=[common, reading], help="list cached tags and manifests")
+    parts.add_parser("stats", parents=[common, reading], help="how much is cached")
+    part = parts.add_parser("refresh", parents=[common], help="ask the upstream for one tag now")
+    part.add_argument("name", metavar="NAME:TAG", help="the tag, as docker.io/library/ubuntu:22.04")
+    part = parts.add_parser("forget", parents=[common], help="forget one tag, or a whole repository")
+    part.add_argument("name", metavar="NAME[:TAG]", help="what to forget")
     return parser
 
 

@@ -6,7 +6,7 @@ import resource
 import signal
 
 from mirror import logs
-from mirror.app import Slot, running
+from mirror.app import Slot, prepare, running
 from mirror.cli.supervise import Supervisor
 from mirror.config import Config
 from mirror.logs import event
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; SIGHUP looks at folders and certificate again. Returns the exit status."""
     _raise_file_limit()
+    prepare(config)
     try:
         if config.worker_count > 1:
             return Supervisor(config, run_worker).run()

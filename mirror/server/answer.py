@@ -31,6 +31,8 @@ class Answer:
     start: int = 0
     stop: int = 0
     send_body: bool = True
+    # The family of endpoints, for metrics.
+    endpoint: str = "none"
 
     @property
     def length(self) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,8 +40,9 @@ class Listener:
         idle_timeout_seconds: float = 75,
         access_log: bool = False,
         reuse_port: bool = False,
+        on_stopping: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._registry = registry
+        self.registry = registry
         self._host, self._port = host, port
         self._tls = tls
         self._context = _tls_context(tls) if tls else None
@@ -48,6 +50,7 @@ class Listener:
         self._idle_timeout_seconds = idle_timeout_seconds
         self._access_log = access_log
         self._reuse_port = reuse_port
+        self._on_stopping = on_stopping
         self._server: Server
         self._runner: web.ServerRunner
         # The futures of answers under way, which a graceful end waits for.
@@ -60,6 +63,8 @@ class Listener:
             access_log=None,
             # Counted from the last answer: also the time that a slowly sent head may take.
             keepalive_timeout=self._idle_timeout_seconds,
+            # What is pushed is refused; so long its body is read on, for the client to come to the answer.
+            lingering_time=2,
         )
         # What is left when the drain below has ended is cut, not waited for again.
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
@@ -81,6 +86,8 @@ class Listener:
         for site in list(self._runner.sites):
             await site.stop()
         self._server.pre_shutdown()  # idle connections end here
+        if self._on_stopping is not None:
+            await self._on_stopping()
         try:
             async with asyncio.timeout(self._shutdown_timeout_seconds):
                 while self._sending:
@@ -106,7 +113,7 @@ class Listener:
         sent = asyncio.get_running_loop().create_future()
         self._sending.add(sent)
         try:
-            found = self._registry.find(request.method, request.raw_path, request.headers)
+            found = self.registry.find(request.method, request.raw_path, request.headers)
             if isinstance(found, Answer):
                 return await self._send(request, found)
             return await self._finish(request, found)
@@ -119,6 +126,7 @@ class Listener:
             return await self._send(request, answer)
 
     async def _send(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+        self._registry.sent(request.method, answer)
         if self._access_log:
             event(
                 log,

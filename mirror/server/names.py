@@ -6,7 +6,7 @@ Every rule is the design's, "Names". Nothing here knows what content there is.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mirror.oci.errors import NameInvalid, NameUnknown
+from mirror.oci.errors import NameInvalid
 from mirror.oci.names import (
     MAX_NAME_LENGTH,
     Host,
@@ -36,11 +36,11 @@ class NameRules:
 class Wanted:
     """What a request asks for. `chosen` is the host that header or query chose, for OCI-Namespace.
 
-    `repository` is empty where the endpoint takes none.
+    `repository` is None where the path has none, or what it has is no repository name.
     """
 
     host: Host | None
-    repository: Repository
+    repository: Repository | None
     chosen: Host | None
 
 
@@ -53,7 +53,7 @@ class _RefName:
 def read_names(route: Route, ref_name_headers: Sequence[str], own_host: str | None, rules: NameRules) -> Wanted:
     """The host and repository that a request names. `own_host` is its Host header.
 
-    Raises NameInvalid where header, query and path contradict each other, NameUnknown where the name is no name.
+    Raises NameInvalid where header, query and path contradict each other.
     """
     own = rules.own_hosts | _request_host(own_host, rules)
     chosen, ref_name = _chosen(route, ref_name_headers, own)
@@ -62,9 +62,7 @@ def read_names(route: Route, ref_name_headers: Sequence[str], own_host: str | No
     repository = familiar(host, name) if name else ""
     if ref_name and name:
         repository = _agreed(familiar(host, ref_name), name, host, rules)
-    if repository and not _is_name(host, repository):
-        raise NameUnknown({"name": route.name[:300]})
-    return Wanted(host, Repository(repository), chosen)
+    return Wanted(host, Repository(repository) if _is_name(host, repository) else None, chosen)
 
 
 def _request_host(host: str | None, rules: NameRules) -> frozenset[str]:

@@ -5,12 +5,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
 from mirror.logs import event
-from mirror.oci.errors import MethodUnsupported, NameUnknown, OciError, Unavailable
+from mirror.oci.errors import MethodUnsupported, NameUnknown, NotFound, OciError, Unavailable
 from mirror.oci.names import Name
 from mirror.server.access import ANONYMOUS, Access
 from mirror.server.answer import Answer, answer, json_answer, namespace_headers
@@ -20,6 +20,7 @@ from mirror.server.catalog import catalog
 from mirror.server.conditions import Headers, conditioned
 from mirror.server.errors import error_answer, internal_error
 from mirror.server.manifests import manifest
+from mirror.server.metrics import CONTENT_TYPE, Metrics
 from mirror.server.names import REF_NAME_HEADER, NameRules, Wanted, read_names
 from mirror.server.referrers import referrers
 from mirror.server.route import Endpoint, Route, parse_target
@@ -62,8 +63,11 @@ _Key = tuple[str, tuple[str, ...], str | None]
 class Registry:
     """Decides answers over all content."""
 
-    def __init__(self, content: Content, rules: NameRules, access: Access, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, content: Content, rules: NameRules, access: Access, ready: Callable[[], bool], metrics: Metrics | None
+    ) -> None:
         self._ready = ready
+        self._metrics = metrics
         self._content = content
         self._rules = rules
         self._access = access
@@ -89,8 +93,13 @@ class Registry:
             return conditioned(error_answer(error), method, headers)
         at_once = self._at_once(route)
         if at_once is not None:
-            return conditioned(at_once.with_headers(namespace_headers(wanted.chosen)), method, headers)
+            return conditioned(_of(route, at_once, wanted), method, headers)
         return Pending(lambda: self._pending(method, route, wanted, key, headers))
+
+    def sent(self, method: str, answer: Answer) -> None:
+        """Count an answer that goes out."""
+        if self._metrics is not None:
+            self._metrics.answered(method, answer)
 
     def _stands(self, known: _Known) -> bool:
         until = known.origin.fresh_until
@@ -108,6 +117,8 @@ class Registry:
                 ready = self._ready()
                 body = b"ready\n" if ready else b"the first scan has not ended\n"
                 return answer(200 if ready else 503, {"Content-Type": "text/plain"}, body)
+            case Endpoint.METRICS if self._metrics is None:
+                return error_answer(NotFound({"path": route.path}))
             case _:
                 return None
 
@@ -119,6 +130,8 @@ class Registry:
             try:
                 if route.endpoint is Endpoint.CATALOG:
                     found = await self._catalog(route, wanted)
+                elif route.endpoint is Endpoint.METRICS and self._metrics is not None:
+                    found = answer(200, {"Content-Type": CONTENT_TYPE}, await asyncio.to_thread(self._metrics.render))
                 else:
                     found = await self._named(method, route, wanted, key, stack)
             except OciError as error:
@@ -130,10 +143,12 @@ class Registry:
             except Exception:
                 log.exception("request_failed", extra={"fields": {"method": method, "target": key[0]}})
                 found = internal_error()
-            yield conditioned(found.with_headers(namespace_headers(wanted.chosen)), method, headers)
+            yield conditioned(_of(route, found, wanted), method, headers)
 
     async def _named(self, method: str, route: Route, wanted: Wanted, key: _Key, stack: AsyncExitStack) -> Answer:
-        await self._content.local.wait_ready()
+        if wanted.repository is None:
+            raise NameUnknown({"name": route.name[:300]})
+        await self._content.local.wait_named(wanted.host, wanted.repository)
         # Taken before asking: what changes meanwhile makes the answer one of the past.
         generation = self._content.generation
         name, source = self._content.meant(wanted.host, wanted.repository)
@@ -143,7 +158,7 @@ class Registry:
         found, origin = await NAMED[route.endpoint](ask)
         whole = isinstance(found.body, bytes) and len(found.body) == found.length
         if whole and (origin.fresh_until is None or origin.fresh_until > time.monotonic()):
-            kept = found.with_headers(namespace_headers(wanted.chosen))
+            kept = _of(route, found, wanted)
             if kept.length < KNOWN_BYTES // 4:
                 self._known[key] = _Known(kept, name, generation, origin)
         return found
@@ -155,5 +170,11 @@ class Registry:
                 await local.wait_complete()
         except TimeoutError:
             pass
-        names = [name for name in local.snapshot.names if self._access.may_read(ANONYMOUS, name)]
+        names = [name for name in await self._content.names() if self._access.may_read(ANONYMOUS, name)]
         return catalog(route, wanted.host, names, local.complete)
+
+
+def _of(route: Route, found: Answer, wanted: Wanted) -> Answer:
+    """The answer as one of this route: with the host that the client chose, if it did."""
+    headers = {**found.headers, **namespace_headers(wanted.chosen)}
+    return replace(found, headers=headers, endpoint=route.endpoint.name.lower())

@@ -25,12 +25,13 @@ class Endpoint(Enum):
     CATALOG = auto()
     HEALTH = auto()
     READY = auto()
+    METRICS = auto()
 
 
 _WITH_REFERENCE = {"manifests": Endpoint.MANIFEST, "blobs": Endpoint.BLOB, "referrers": Endpoint.REFERRERS}
 # A server must accept the absolute form of a target (RFC 9112, 3.2.2).
 _ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
-_PLAIN_PATHS = {"/healthz": Endpoint.HEALTH, "/readyz": Endpoint.READY}
+_PLAIN_PATHS = {"/healthz": Endpoint.HEALTH, "/readyz": Endpoint.READY, "/metrics": Endpoint.METRICS}
 
 
 @dataclass(frozen=True, slots=True)

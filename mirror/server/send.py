@@ -1,8 +1,6 @@
 """Sending an answer through aiohttp. Nothing is decided here; after the first body byte the only error is a cut."""
 
-import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator
 from typing import assert_never
 
@@ -12,10 +10,9 @@ from mirror.logs import event
 from mirror.oci.errors import OciError
 from mirror.server.answer import Answer
 from mirror.store.body import ByteStream, FileSlice
+from mirror.store.threads import PIECE_BYTES, read_piece
 
 log = logging.getLogger(__name__)
-
-CHUNK_BYTES = 256 * 1024
 
 
 class BodyBroken(Exception):
@@ -64,21 +61,9 @@ async def chunks(answer: Answer) -> AsyncIterator[bytes]:
 async def _read_file(file: FileSlice, start: int, stop: int) -> AsyncIterator[bytes]:
     position, end = file.offset + start, file.offset + stop
     while position < end:
-        wanted = min(CHUNK_BYTES, end - position)
-        chunk = _read_cached(file.fd, wanted, position)
-        if chunk is None:
-            chunk = await asyncio.to_thread(os.pread, file.fd, wanted, position)
+        wanted = min(PIECE_BYTES, end - position)
+        chunk = await read_piece(file.fd, wanted, position)
         if not chunk:
             raise BodyBroken(f"the file ends {end - position} bytes early")
         position += len(chunk)
         yield chunk
-
-
-def _read_cached(fd: int, size: int, offset: int) -> bytes | None:
-    """What the page cache has of it, without waiting for the disk; None where the disk must be asked."""
-    buffer = bytearray(size)
-    try:
-        count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
-    except OSError:  # EAGAIN: not cached; EOPNOTSUPP: this filesystem cannot tell
-        return None
-    return bytes(memoryview(buffer)[:count]) if count < size else bytes(buffer)

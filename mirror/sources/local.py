@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from mirror.logs import event
@@ -12,19 +14,20 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameNotYetKnown, NameUnknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository, familiar
-from mirror.sources.adoption import Adoption
-from mirror.sources.heap import uncollected
+from mirror.sources.adoption import Adoption, Stamp, changed
+from mirror.sources.heap import settle, uncollected
 from mirror.sources.library import Library
-from mirror.sources.place import Place
+from mirror.sources.reach import RETRY_MISSING_SECONDS
 from mirror.sources.scan import Scan, Scanner
 from mirror.sources.scan_process import ScanProcess, ScanProcessEnded
 from mirror.sources.shelf import Job
-from mirror.sources.snapshot import EMPTY, Homes, LocalRepository, Snapshot
+from mirror.sources.snapshot import EMPTY, LocalRepository, Snapshot
 from mirror.sources.source import LOCAL, Found, Origin
 from mirror.sources.view import View
 from mirror.sources.walk import Problem
 from mirror.store.body import BlobBody, body_size
 from mirror.store.generated import GeneratedManifests
+from mirror.store.threads import acquire
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -69,6 +72,7 @@ class LocalContent:
         self._working: asyncio.Task[None] | None = None
         self._tried: set[Job] = set()
         self._unpacking = False
+        self._unread: Mapping[str, Stamp] = {}
         self.generation = 0
 
     @property
@@ -89,6 +93,16 @@ class LocalContent:
     async def wait_ready(self) -> None:
         """Returns once the first scan has ended."""
         await self._scanned.wait()
+
+    async def wait_named(self, host: Host | None, repository: Repository) -> None:
+        """Returns once it is known what a request for this name means.
+
+        An entry without a name may give its place's name to a repository: where no host is named, and no name of
+        the first scan is meant, it must have found its home, or a stranger would answer in between.
+        """
+        await self._scanned.wait()
+        if host is None and Name(None, repository) not in self.snapshot.repositories:
+            await self._adopted.wait()
 
     @property
     def complete(self) -> bool:
@@ -145,7 +159,7 @@ class LocalContent:
         found = await self._ask(name, lambda view, repository: view.resolve(repository, reference))
         if found is None:
             raise ManifestUnknown({"name": str(name), "reference": reference[:300]})
-        return Found(found.manifest, GENERATED if found.generated else LOCAL)
+        return Found(found.manifest, _standing(GENERATED if found.generated else LOCAL, found.whole))
 
     async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
         """See `Source.stat_blob`."""
@@ -164,7 +178,7 @@ class LocalContent:
             raise BlobUnknown({"name": str(name), "digest": digest})
         view, repository = await self._repository(name)
         opened = view.blob(repository, digest, verified=verified)
-        body = await asyncio.to_thread(opened.__enter__)
+        body = await acquire(opened.__enter__, lambda _: opened.__exit__(None, None, None))
         try:
             if body is None:
                 raise BlobUnknown({"name": str(name), "digest": digest})
@@ -181,7 +195,9 @@ class LocalContent:
         """See `Source.referrers`."""
         await self._adopted.wait()
         view, repository = await self._repository(name)
-        return Found(await asyncio.to_thread(view.reach(repository).referrers, subject))
+        reach = view.reach(repository)
+        found = await asyncio.to_thread(reach.referrers, subject)
+        return Found(found, _standing(LOCAL, reach.complete))
 
     async def _ask(self, name: Name, question: Callable[[View, LocalRepository], T | None]) -> T | None:
         """Ask the repository, in a thread; once more when entries without names have found their homes."""
@@ -207,12 +223,13 @@ class LocalContent:
         while True:
             self._wanted.clear()
             try:
-                await self._scan_once()
+                with uncollected():
+                    await self._scan_once()
             except Exception:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
                 log.exception("scan_failed")
             try:
-                async with asyncio.timeout(self._refresh_seconds or None):
+                async with asyncio.timeout(self._refresh_seconds):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
@@ -221,39 +238,38 @@ class LocalContent:
         scan = await asyncio.to_thread(self._scan)
         await asyncio.to_thread(self._remembered.refresh)
         self._begin_work(scan.jobs)
-        self._behind |= scan.changed
+        self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
         if not self._behind and self._adopted.is_set():
             return
         self._report(scan)
+        # Half a second for 50,000 entries: never in the event loop.
         before = self._view.library
-        stage = await asyncio.to_thread(_snapshot, scan.places, None, before.snapshot)
-        library = Library(stage, before)
+        first = await asyncio.to_thread(Snapshot.of, scan.places, None, before.snapshot)
+        library = Library(first, before)
         if not self._scanned.is_set():
             # The first requests need not wait for the homes of entries without names.
             await self._publish(library)
             self._scanned.set()
-        homes = await asyncio.to_thread(self._find_homes, scan.places, library)
-        snapshot = await asyncio.to_thread(_snapshot, scan.places, homes, stage)
+        adopted = await asyncio.to_thread(self._adoption.adopt, first, library)
+        self._unread = adopted.unread
+        snapshot = await asyncio.to_thread(Snapshot.of, scan.places, adopted.homes, first)
         await self._publish(Library(snapshot, library))
+        if not self._adopted.is_set():
+            settle()
         self._adopted.set()
         self._behind = False
         await asyncio.to_thread(self._scanner.save)
 
     def _scan(self) -> Scan:
         """The first scan runs here, since every request waits for it; the others where they disturb nobody."""
-        with uncollected():
-            if self._scan_process is not None and self._scanned.is_set():
-                try:
-                    return self._scanner.apply(self._scan_process.look(self._scanner))
-                except ScanProcessEnded as error:
-                    if self._scan_process.closed:
-                        raise
-                    event(log, logging.WARNING, "scan_process_ended", reason=str(error))
-            return self._scanner.scan()
-
-    def _find_homes(self, places: Sequence[Place], library: Library) -> Homes:
-        with uncollected():
-            return self._adoption.find(places, library)
+        if self._scan_process is not None and self._scanned.is_set():
+            try:
+                return self._scanner.apply(self._scan_process.look(self._scanner))
+            except ScanProcessEnded as error:
+                if self._scan_process.closed:
+                    raise
+                event(log, logging.WARNING, "scan_process_ended", reason=str(error))
+        return self._scanner.scan()
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
@@ -296,6 +312,6 @@ class LocalContent:
         self._problems = now
 
 
-def _snapshot(places: Sequence[Place], homes: Homes | None, before: Snapshot) -> Snapshot:
-    with uncollected():
-        return Snapshot.of(places, homes, before)
+def _standing(origin: Origin, complete: bool) -> Origin:
+    """An answer that misses something stands for a moment only: a copy may still bring it, and no index changes."""
+    return origin if complete else replace(origin, fresh_until=time.monotonic() + RETRY_MISSING_SECONDS)

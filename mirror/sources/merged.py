@@ -1,5 +1,6 @@
 """All content there is: local first, then the upstream of the name's host; lists are the union of both."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from mirror.oci.names import Host, Name, Repository
 from mirror.sources.local import LocalContent
 from mirror.sources.source import Found, Source
 from mirror.store.body import BlobBody
+from mirror.store.names import NameStore
 
 T = TypeVar("T")
 
@@ -24,11 +26,25 @@ class Content:
     local: LocalContent
     upstreams: Mapping[Host, Source]
     default_host: Host | None
+    cached: NameStore | None = None
 
     @property
     def generation(self) -> int:
         """Grows whenever an answer without an expiry may have become another."""
         return self.local.generation
+
+    async def names(self) -> Sequence[Name]:
+        """Every local name, and every cached one whose upstream is configured; in the order of how they are written.
+
+        Asks no upstream.
+        """
+        local = self.local.snapshot.names
+        cached = await asyncio.to_thread(self._cached_names) if self.cached is not None else []
+        return sorted({*local, *cached}, key=str) if cached else local
+
+    def _cached_names(self) -> list[Name]:
+        cached = self.cached.iterate() if self.cached is not None else ()
+        return [name for name in cached if name.host in self.upstreams]
 
     def meant(self, host: Host | None, repository: Repository) -> tuple[Name, Source]:
         """The canonical name that a request means, and the sources that may answer it.

@@ -62,6 +62,11 @@ class Reach:
         """What is known of the digest so far. Does not block."""
         return self._known.get(digest)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every manifest that was looked for was there."""
+        return not self._missing
+
     def find(self, digest: Digest) -> Reached | None:
         """Explore until the digest is found; None where nothing of the repository reaches it."""
         with self._lock:

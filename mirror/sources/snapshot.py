@@ -1,14 +1,14 @@
 """All local content at one moment: which names there are, and what each tag may mean."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.names import Name
-from mirror.sources.place import Member, Place
+from mirror.sources.place import Entry, Member, Place
 
 # The repositories of entries that go by no name of their own.
 Homes = Mapping[Digest, Sequence[Name]]
@@ -134,6 +134,10 @@ class Snapshot:
     def places(self) -> Sequence[Place]:
         """Everything that was found."""
         return self.pool.places
+
+    def unnamed(self) -> Iterable[tuple[Place, Entry]]:
+        """Entries that go by no name of their own."""
+        return ((place, entry) for place in self.places for entry in place.entries if not entry.namings)
 
     @cached_property
     def names(self) -> Sequence[Name]:

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
@@ -23,10 +23,14 @@ from mirror.store.generated import GeneratedManifests
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a tag or digest means; `generated` where this program made the manifest."""
+    """What a tag or digest means; `generated` where this program made the manifest.
+
+    Not `whole`: one of the places that give the tag could not be read; its bytes may still arrive.
+    """
 
     manifest: Manifest
     generated: bool = False
+    whole: bool = True
 
 
 log = logging.getLogger(__name__)
@@ -121,9 +125,12 @@ class View:
             found = self._read(joined.chosen) if joined.chosen else None
         for candidate in candidates:
             self.reach(repository).note(candidate)
-        if found is not None:
-            with self._lock:
-                self._joined[repository.name, tag] = found
+        if found is None:
+            return None
+        if any(self._read(candidate) is None for candidate in candidates):
+            return replace(found, whole=False)
+        with self._lock:
+            self._joined[repository.name, tag] = found
         return found
 
     def _made_here(self, repository: LocalRepository, digest: Digest) -> Meaning | None:

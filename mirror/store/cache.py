@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +33,14 @@ class Cache:
         self.evicted_tags = 0
         self._evicting: asyncio.Task[None] | None = None
         self._scanning: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[Self]:
+        """For commands that look at the files and fill nothing."""
+        try:
+            yield self
+        finally:
+            self._close()
 
     async def __aenter__(self) -> Self:
         await self.blobs.clean_parts()

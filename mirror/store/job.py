@@ -13,6 +13,7 @@ from mirror.store.feed import Feed, Fetch, Mark, Patience
 from mirror.store.parts import Files, Part
 from mirror.store.progress import VERIFY_FIRST_BYTES, Progress
 from mirror.store.pump import StorageFailed
+from mirror.store.threads import to_the_end
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Job:
             self.on_stored(self.digest, part.size())
         except (StorageFailed, OSError) as error:
             log.warning("blob %s was not kept: %s", self.digest, error)
-            await asyncio.to_thread(part.drop)
+            await to_the_end(part.drop)
 
     async def give_up_storing(self, part: Part, hasher: Any = None) -> None:
         """Readers go on by themselves behind the bytes held, which stay readable as long as anybody reads.
@@ -98,10 +99,10 @@ class Job:
         `hasher` has taken in the bytes held; None: they are read again. Raises Unavailable where nobody can be
         told how the blob goes on.
         """
+        await to_the_end(part.drop)
         held = self.progress.held
         if self.progress.size is None or held >= self.progress.size:
             raise Unavailable("the blob cannot be stored")
-        await asyncio.to_thread(part.drop)
         if hasher is None:
             hasher = await asyncio.to_thread(part.hash_state, held)
         self.counters.passed_through += 1

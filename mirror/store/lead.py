@@ -6,14 +6,14 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 from mirror.oci.errors import Unavailable
 from mirror.store.feed import Feed, WrongContent
 from mirror.store.job import Job
-from mirror.store.parts import Known, Part
+from mirror.store.parts import Known, Part, Role
 from mirror.store.progress import VERIFY_FIRST_BYTES
 from mirror.store.pump import Pump, StorageFailed
+from mirror.store.threads import to_the_end
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +29,17 @@ async def lead(job: Job, part: Part) -> bool:
     Raises WrongContent, the part being dropped then, or the supplier's error, the part being left for later.
     """
     try:
-        return await _lead(job, part)
+        held, known = await to_the_end(partial(_take_stock, part))
+        size = job.expected_size if job.expected_size is not None else known.size
+        if size is not None and held and held >= size:
+            return await _judge(job, part, held == size)
+        await _fetch(job, part, held, size, known)
     except WrongContent:
-        await asyncio.to_thread(part.drop)
+        await to_the_end(part.drop)
         raise
     finally:
         part.let_go()
+    return True
 
 
 async def pass_through(job: Job) -> None:
@@ -50,22 +55,17 @@ async def pass_through(job: Job) -> None:
     job.progress.pass_on(job.digest.hasher(), 0)
 
 
-async def _lead(job: Job, part: Part) -> bool:
-    held, known = await asyncio.to_thread(_take_stock, part)
-    size = job.expected_size if job.expected_size is not None else known.size
-    if size is not None and held and held >= size:
-        return await _judge(job, part, held, size)
+async def _fetch(job: Job, part: Part, held: int, size: int | None, known: Known) -> None:
     feed = job.feed(size, known.mark)
     async with aclosing(feed.chunks(held)) as chunks:
         if _is_small(size) or _is_small(await _answered(feed, chunks)):
             before = await asyncio.to_thread(os.pread, part.fd, held, 0)
             await _collect(job, part, before, chunks)
         elif await asyncio.to_thread(_fits, job, feed.size, held):
-            await _pour(job, part, feed, chunks)
+            await _pour(job, part, Known(feed.size, feed.mark), chunks)
         else:
             log.warning("blob %s (%s bytes) does not fit and is passed through", job.digest, feed.size)
             await job.give_up_storing(part)
-    return True
 
 
 def _is_small(size: int | None) -> bool:
@@ -91,30 +91,30 @@ def _fits(job: Job, size: int | None, held: int) -> bool:
     return (limit is None or size <= limit) and size - held <= job.files.free_bytes()
 
 
-async def _judge(job: Job, part: Part, held: int, size: int) -> bool:
-    """A part that has all its bytes already: its process died before the verdict."""
-    hasher: Any = await asyncio.to_thread(part.hash_state, held)
-    if held == size and hasher.hexdigest() == job.digest.hex:
-        part.mark_verified()
-        job.progress.complete(held)
-        await job.publish(asyncio.to_thread(part.publish), part)
-        return True
-    if job.progress.size is not None:
-        raise WrongContent({"digest": job.digest, "reason": "the part found is wrong"})
-    await asyncio.to_thread(part.drop)
-    return False
+async def _judge(job: Job, part: Part, right_size: bool) -> bool:
+    """A part that has all its bytes already: its process died before the verdict. False: it was wrong."""
+    try:
+        if not right_size:
+            raise WrongContent({"digest": job.digest, "reason": "the part found is longer than the blob"})
+        await _pour(job, part, Known(), None)
+    except WrongContent:
+        if job.progress.size is not None:
+            raise
+        await to_the_end(part.drop)
+        return False
+    return True
 
 
-async def _pour(job: Job, part: Part, feed: Feed, chunks: Chunks) -> None:
+async def _pour(job: Job, part: Part, known: Known, chunks: Chunks | None) -> None:
     """Everything through the pump: to the disk, into the hash, to the readers."""
     held = part.size()
     pump = Pump(part.fd, job.digest.hasher(), held, job.grow)
     try:
-        pump.post(partial(part.tell, Known(feed.size, feed.mark)))
+        pump.post(partial(part.tell, known))
         pump.post(pump.rehash)
         job.grow(held)
-        async for chunk in chunks:
-            await pump.put(chunk)
+        if chunks is not None:
+            await _put_all(job, pump, known, chunks)
         if not await pump.call(partial(_verdict, job, pump, part)):
             raise WrongContent({"digest": job.digest, "reason": "the hash differs"})
         job.progress.complete(pump.written)
@@ -127,6 +127,15 @@ async def _pour(job: Job, part: Part, feed: Feed, chunks: Chunks) -> None:
     finally:
         await pump.close()
         job.counters.written_bytes += pump.written - held
+
+
+async def _put_all(job: Job, pump: Pump, known: Known, chunks: Chunks) -> None:
+    """Raises StorageFailed; WrongContent for a blob without a known size that does not end."""
+    limit = job.limits.max_blob_bytes
+    async for chunk in chunks:
+        if known.size is None and limit is not None and pump.written > limit:
+            raise WrongContent({"digest": job.digest, "reason": f"more than the {limit} bytes that are kept"})
+        await pump.put(chunk)
 
 
 def _verdict(job: Job, pump: Pump, part: Part) -> bool:
@@ -149,7 +158,9 @@ async def _collect(job: Job, part: Part | None, before: bytes, chunks: Chunks) -
             before, chunks = b"", job.feed(job.expected_size).chunks(0)
     job.progress.complete(len(content), content)
     if part is not None:
-        await job.publish(asyncio.to_thread(_store, part, content), part)
+        await job.publish(to_the_end(partial(_store, part, content)), part)
+        if part.role is Role.PUBLISHED:
+            job.progress.content = None  # readers find it in the file: memory is for those on their way only
         job.counters.written_bytes += len(content)
 
 

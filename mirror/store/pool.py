@@ -94,7 +94,7 @@ class BlobPool:
         return total
 
     def clean_parts(self, max_age_seconds: float = PART_MAX_AGE_SECONDS) -> list[str]:
-        """Remove parts that are too old, longer than their blob, or of no digest; the names removed.
+        """Remove parts that are too old, empty, longer than their blob, or of no digest; the names removed.
 
         What a living process has locked stays.
         """
@@ -121,7 +121,8 @@ class BlobPool:
             if not part.try_lock():
                 return False
             size = part.known().size if digest else -1
-            if path.stat().st_mtime >= oldest_seconds and (size is None or part.size() <= size):
+            fresh = path.stat().st_mtime >= oldest_seconds and part.size() > 0
+            if fresh and (size is None or part.size() <= size):
                 return False
             # Under the lock: whoever claims it at this moment then sees that it is gone.
             path.unlink()

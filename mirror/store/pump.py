@@ -89,7 +89,7 @@ class Pump:
         cancelled: asyncio.CancelledError | None = None
         while not self._ended.done():
             try:
-                await asyncio.shield(self._ended)
+                await asyncio.wait([self._ended])
             except asyncio.CancelledError as error:
                 # The thread writes to a descriptor number: it has to be gone before the number is reused.
                 cancelled = error

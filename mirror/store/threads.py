@@ -35,6 +35,24 @@ async def acquire(make: Callable[[], T], dispose: Callable[[T], object]) -> T:
         raise
 
 
+async def to_the_end(function: Callable[[], T]) -> T:
+    """As `asyncio.to_thread`, but never left behind: a cancelled task waits until the thread is done.
+
+    For writing to a descriptor, which must not be closed, and its number reused, under the thread's hands.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, function)
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        work.exception()  # seen; the cancelling comes first
+        raise cancelled
+    return work.result()
+
+
 def close_later(fd: int) -> None:
     """Close a descriptor in a thread: the last close of a removed file frees its space, which takes time."""
     asyncio.get_running_loop().run_in_executor(None, os.close, fd)

@@ -23,6 +23,7 @@ from tests.hub.proxy import Proxy
 from tests.hub.registry import Hub
 from tests.hub.server import Logged, Server
 from tests.hub.tls import Authority
+from tests.hub.waiting import eventually
 
 __all__ = [
     "Authority",
@@ -50,4 +51,5 @@ __all__ = [
     "TokenService",
     "Truncate",
     "WrongLength",
+    "eventually",
 ]

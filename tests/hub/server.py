@@ -96,6 +96,7 @@ class Server:
         self._runner: web.ServerRunner | None = None
         self._closing = asyncio.Event()
         self._fresh = count()
+        self._seen: set[object] = set()
 
     @property
     def host(self) -> str:
@@ -103,11 +104,17 @@ class Server:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     @property
+    def connections(self) -> int:
+        """How many connections a request came on."""
+        return len(self._seen)
+
+    @property
     def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://{self.host}"
 
     async def __aenter__(self) -> Self:
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), handler_cancellation=True)
+        server = web.Server(self._handle, access_log=None, handler_cancellation=True)
+        self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
         await self.accept()
         return self
@@ -196,6 +203,7 @@ class Server:
         started = asyncio.get_running_loop().time()
         entry = Logged(request.method, path, dict(request.query), headers, kind, started)
         self.requests.append(entry)
+        self._seen.add(request.protocol)
         rule = next((rule for rule in self.rules if rule.take(kind, request.method, path)), None)
         fault = rule.fault if rule else None
         return await Delivery(self, request, entry, fault).run()

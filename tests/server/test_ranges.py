@@ -1,8 +1,7 @@
 """Ranges of blobs (distribution-spec 1.1, "Pulling blobs": Range as RFC 7233, now RFC 9110, section 14)."""
 
-import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from mirror.oci.digest import Digest
 from tests.content import LayoutWriter
 from tests.server.conftest import NAME, Sample
-from tests.serving import Mirror, Reply, serving
+from tests.serving import Mirror, Reply, kept_serving, serving
 
 SIZE = 307_200
 
@@ -131,28 +130,18 @@ async def test_range_means_nothing_to_head_and_to_manifests(mirror: Mirror, samp
     assert "Accept-Ranges" not in answer.headers
 
 
+Asked = Callable[[bytes, str], Reply]
 CONTENTS = [bytes(range(200)), b"1", b""]
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Asked"]:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     """One mirror for all examples, in a loop of its own."""
     folder = tmp_path_factory.mktemp("ranges")
     writer = LayoutWriter(folder / "layouts" / NAME)
     writer.tag(writer.image(CONTENTS), "1").save()
-    with asyncio.Runner() as runner:
-        context = serving(folder / "mirror", layouts=[folder / "layouts"])
-        mirror = runner.run(context.__aenter__())
-        yield Asked(runner, mirror)
-        runner.run(context.__aexit__(None, None, None))
-
-
-class Asked:
-    def __init__(self, runner: asyncio.Runner, mirror: Mirror) -> None:
-        self._runner, self._mirror = runner, mirror
-
-    def get(self, content: bytes, value: str) -> Reply:
-        return self._runner.run(self._mirror.get(f"/v2/{NAME}/blobs/{Digest.of(content)}", {"Range": value}))
+    with kept_serving(folder / "mirror", layouts=[folder / "layouts"]) as (run, mirror):
+        yield lambda content, value: run(mirror.get(f"/v2/{NAME}/blobs/{Digest.of(content)}", {"Range": value}))
 
 
 # RFC 9110, 14.1.1, for a single range; OWS around a list's element (5.6.1).
@@ -184,7 +173,7 @@ _junk = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)
 @example(CONTENTS[0], "bytes=" + "1" * 4400 + "-")
 @settings(deadline=None, max_examples=300)
 def test_ranges_are_slices_and_no_range_is_a_server_error(asked: Asked, content: bytes, value: str) -> None:
-    answer = asked.get(content, value)
+    answer = asked(content, value)
     assert (answer.status, answer.body if answer.status != 416 else b"") == model(value, content)
     if answer.status == 416:
         assert answer.headers["Content-Range"] == f"bytes */{len(content)}"

@@ -28,6 +28,8 @@ class Answer:
     ignores_range: bool = False
     total_size: int | None = -1
     error: Exception | None = None
+    # Waited for before anything is answered.
+    before: asyncio.Event | None = None
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Supplier:
         answer = self.answers[len(self.asked)] if len(self.asked) < len(self.answers) else Answer()
         self.asked.append((offset, etag))
         await asyncio.sleep(0)
+        if answer.before is not None:
+            await answer.before.wait()
         if answer.error is not None and answer.cut_after is None:
             raise answer.error
         content = self.content if answer.content is None else answer.content

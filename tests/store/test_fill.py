@@ -233,12 +233,23 @@ async def test_more_bytes_than_told_are_wrong(store: BlobStore) -> None:
     assert await store.size(supplier.digest) is None
 
 
-async def test_error_before_the_body_is_the_upstreams_and_asked_once(store: BlobStore) -> None:
+async def test_blob_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path, Limits(max_blob_bytes=MIB))
+    supplier = Supplier(make_content(3 * QUEUE_BYTES), [Answer(total_size=None)])
+    with pytest.raises(WrongContent):
+        await fill(store, supplier)
+    await until(lambda: store.running() == 0)
+    assert supplier.sent_bytes <= 2 * QUEUE_BYTES
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+async def test_error_before_the_body_is_the_upstreams_and_asked_once(store: BlobStore, tmp_path: Path) -> None:
     supplier = Supplier(CONTENT, [Answer(error=BlobUnknown("no"))])
     async with store.join(supplier.digest, BIG, supplier.fetch) as pull:
         with pytest.raises(BlobUnknown):
             await pull.started()
     assert len(supplier.asked) == 1
+    assert list((tmp_path / "parts").iterdir()) == []
 
 
 async def test_part_stays_when_the_upstream_goes_and_is_gone_on_with(store: BlobStore, tmp_path: Path) -> None:
@@ -363,6 +374,30 @@ async def test_far_range_that_breaks_off_waits_for_the_fill(store: BlobStore) ->
         fill_answer.gate.set()
         assert await task == content[18 * MIB :]
     assert len(supplier.asked) == 2
+
+
+async def test_range_that_a_fast_fill_reaches_soon_waits_for_it(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path, Limits(far_bytes=MIB))
+    content, answer = make_content(12 * MIB), Answer(gate_at=10 * MIB)
+    supplier = Supplier(content, [answer])
+    async with store.join(supplier.digest, 12 * MIB, supplier.fetch) as pull:
+        await until(lambda: supplier.sent_to == 10 * MIB)
+        await until(lambda: store._fills[supplier.digest].job.progress.held == 10 * MIB)
+        task = asyncio.create_task(read_all(pull, 11 * MIB + 500_000))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        answer.gate.set()
+        assert await task == content[11 * MIB + 500_000 :]
+    assert len(supplier.asked) == 1
+
+
+async def test_small_blob_takes_no_memory_once_it_is_kept(store: BlobStore) -> None:
+    supplier = Supplier(make_content(5000))
+    async with store.join(supplier.digest, 5000, supplier.fetch) as pull:
+        await pull.started()
+        await until(lambda: store.running() == 0)
+        assert pull._progress.content is None
+        assert await read_all(pull) == supplier.content
 
 
 async def test_near_range_waits_for_the_fill(store: BlobStore) -> None:

@@ -1,0 +1,7 @@
+"""Wiring: the configuration becomes sources, a registry and a listener. Nothing else reads the configuration."""
+
+from mirror.app.local import remembered, view_now
+from mirror.app.serving import Running, Slot, prepare, running
+from mirror.app.upstreams import cache, pull_through
+
+__all__ = ["Running", "Slot", "cache", "prepare", "pull_through", "remembered", "running", "view_now"]

@@ -1,0 +1,146 @@
+"""A running mirror: everything that the configuration asks for, entered in order and left in the reverse one."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, MutableSequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+
+from mirror.app.local import generated, own_hosts, remembered, scan_settings
+from mirror.app.upstreams import cache, pull_through, run_folder
+from mirror.config import Config
+from mirror.logs import event
+from mirror.server.access import Everyone
+from mirror.server.http import Listener, TlsFiles
+from mirror.server.metrics import Metrics
+from mirror.server.names import NameRules
+from mirror.server.registry import Registry
+from mirror.sources.local import LocalContent
+from mirror.sources.merged import Content
+from mirror.sources.scan_process import ScanProcess
+from mirror.store.cache import Cache
+
+log = logging.getLogger(__name__)
+
+# How old the numbers of other workers may be when one of them is asked.
+METRICS_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One worker's place among the others. `ready` has a byte for each; `parent` ends when the parent does."""
+
+    index: int
+    ready: MutableSequence[int]
+    parent: Connection
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every worker serves."""
+        return all(self.ready)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A mirror that answers."""
+
+    listener: Listener
+    local: LocalContent
+
+    async def reload(self) -> None:
+        """What SIGHUP asks for: look at the folders now, and read the certificate again."""
+        self.local.rescan()
+        await self.listener.reload_tls()
+
+
+def prepare(config: Config) -> None:
+    """Once before all workers: what earlier ones shared while they ran is over."""
+    shutil.rmtree(run_folder(config), ignore_errors=True)
+
+
+@asynccontextmanager
+async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Running]:
+    """The configured mirror, listening from the start; its first scan goes on beside. `slot`: one of several."""
+    settings = scan_settings(config)
+    local = LocalContent(
+        await asyncio.to_thread(settings.scanner),
+        await asyncio.to_thread(remembered, config),
+        generated(config),
+        config.refresh_seconds,
+        ScanProcess(settings),
+    )
+    metrics = await asyncio.to_thread(_metrics, config, slot)
+    async with await asyncio.to_thread(cache, config) as kept, pull_through(config, kept, metrics) as upstreams:
+        content = Content(local, upstreams, config.default_host, kept.names)
+        rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
+        ready = (lambda: local.ready) if slot is None else (lambda: slot.all_ready)
+        listener = Listener(
+            Registry(content, rules, Everyone(), ready, metrics),
+            config.listen.host,
+            config.listen.port,
+            tls=TlsFiles(str(config.tls.cert), str(config.tls.key)) if config.tls else None,
+            shutdown_timeout_seconds=config.shutdown_timeout_seconds,
+            access_log=config.access_log,
+            reuse_port=slot is not None,
+            # Fills are not waited for: what hangs on them is cut, and their parts stay.
+            on_stopping=kept.blobs.stop,
+        )
+        if metrics is not None:
+            metrics.before_reading(partial(_count_elsewhere, local, kept))
+        async with listener, _beside(local, slot, metrics):
+            event(log, logging.INFO, "listening", url=listener.url, config=config.source, cache=config.cache.path)
+            yield Running(listener, local)
+
+
+@asynccontextmanager
+async def _beside(local: LocalContent, slot: Slot | None, metrics: Metrics | None) -> AsyncIterator[None]:
+    """What goes on beside answering."""
+    local.start()
+    tasks = [asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready")] if slot else []
+    if slot is not None and metrics is not None:
+        tasks.append(asyncio.create_task(_write_metrics(metrics), name="write metrics"))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await local.stop()
+
+
+async def _tell_ready(local: LocalContent, slot: Slot) -> None:
+    await local.wait_ready()
+    slot.ready[slot.index] = 1
+
+
+async def _write_metrics(metrics: Metrics) -> None:
+    while True:
+        with suppress(OSError):  # a full disk costs numbers only
+            await asyncio.to_thread(metrics.write)
+        await asyncio.sleep(METRICS_SECONDS)
+
+
+def _metrics(config: Config, slot: Slot | None) -> Metrics | None:
+    if not config.metrics:
+        return None
+    if slot is None:
+        return Metrics()
+    folder = run_folder(config) / "metrics"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Metrics(folder, slot.index)
+
+
+def _count_elsewhere(local: LocalContent, kept: Cache, metrics: Metrics) -> None:
+    """Numbers that others keep."""
+    counters = kept.blobs.counters
+    for state in ("started", "finished", "failed", "passed_through"):
+        metrics.set("mirror_fills", getattr(counters, state), (state,))
+    metrics.set("mirror_fill_written_bytes", counters.written_bytes)
+    metrics.set("mirror_evicted_bytes", kept.evicted_bytes)
+    metrics.set("mirror_evicted_tags", kept.evicted_tags)
+    metrics.set("mirror_fills_running", kept.blobs.running())
+    metrics.set("mirror_cache_size_bytes", kept.index.usage_bytes())
+    metrics.set("mirror_local_repositories", len(local.snapshot.repositories))

@@ -1,0 +1,178 @@
+"""Numbers for `/metrics` (Prometheus text format): counted as plain integers, rendered when somebody asks.
+
+Several workers answer on one port, and a scrape reaches any of them: each writes its numbers to a file in a folder
+of their own now and then, and whoever is asked adds them up.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mirror.server.answer import Answer
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Labels = tuple[str, ...]
+# Name → (help, label names). Counters add up over workers; so do gauges, unless of all workers together.
+COUNTERS: Mapping[str, tuple[str, Labels]] = {
+    "mirror_requests": ("Requests answered.", ("endpoint", "method", "status")),
+    "mirror_sent_bytes": ("Bytes of bodies announced to clients.", ("endpoint",)),
+    "mirror_cache_answers": ("Answers with content, by what the cache had to say.", ("verdict",)),
+    "mirror_upstream_requests": ("Requests to upstreams; status 0: no answer.", ("upstream", "method", "status")),
+    "mirror_upstream_received_bytes": ("Bytes received from upstreams.", ("upstream",)),
+    "mirror_upstream_tokens": ("Tokens fetched for upstreams.", ("upstream", "result")),
+    "mirror_fills": ("Fills of blobs, by how they ended; `started` counts all.", ("state",)),
+    "mirror_fill_written_bytes": ("Bytes that fills wrote to disk.", ()),
+    "mirror_evicted_bytes": ("Bytes evicted from the cache.", ()),
+    "mirror_evicted_tags": ("Tags evicted from the cache.", ()),
+}
+GAUGES: Mapping[str, tuple[str, Labels]] = {
+    "mirror_fills_running": ("Fills running now.", ()),
+    "mirror_cache_size_bytes": ("Bytes of cached blobs on disk.", ()),
+    "mirror_local_repositories": ("Repositories of local content.", ()),
+    "mirror_upstream_open_seconds": (
+        "How long an upstream's endpoint is not asked; 0: it is.",
+        ("upstream", "endpoint"),
+    ),
+    "mirror_upstream_ratelimit_remaining": ("What the upstream last said is left.", ("upstream",)),
+}
+# The same in every worker: the largest counts, not the sum.
+_SHARED_GAUGES = frozenset(
+    {
+        "mirror_cache_size_bytes",
+        "mirror_local_repositories",
+        "mirror_upstream_open_seconds",
+        "mirror_upstream_ratelimit_remaining",
+    }
+)
+
+Values = dict[str, dict[Labels, float]]
+
+
+class Metrics:
+    """The numbers of one process. `folder` is shared by the workers of one mirror; None: there is only one."""
+
+    def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
+        self._counters: dict[str, defaultdict[Labels, float]] = {name: defaultdict(float) for name in COUNTERS}
+        self._gauges: dict[str, dict[Labels, float]] = {name: {} for name in GAUGES}
+        self._collect: list[Callable[[Metrics], None]] = []
+        # By the worker's place: what a dead one counted is taken up by its successor.
+        self._file = folder / f"{worker}.json" if folder else None
+        if self._file is not None and self._file.exists():
+            self._take_up(self._file)
+
+    def add(self, name: str, labels: Labels = (), amount: float = 1) -> None:
+        """Count up."""
+        self._counters[name][labels] += amount
+
+    def set(self, name: str, value: float, labels: Labels = ()) -> None:
+        """What a gauge shows now, or the whole of a counter that is kept elsewhere."""
+        if name in self._gauges:
+            self._gauges[name][labels] = value
+        else:
+            self._counters[name][labels] = value
+
+    def before_reading(self, collect: Callable[["Metrics"], None]) -> None:
+        """Have `collect` called before the numbers are read, for those that are kept elsewhere. It may block."""
+        self._collect.append(collect)
+
+    def answered(self, method: str, answer: Answer) -> None:
+        """Count one answer."""
+        endpoint = answer.endpoint
+        self._counters["mirror_requests"][endpoint, method, str(answer.status)] += 1
+        if answer.send_body:
+            self._counters["mirror_sent_bytes"][(endpoint,)] += answer.length
+        status = answer.headers.get("Cache-Status")
+        if status is not None:
+            self._counters["mirror_cache_answers"][(verdict(status),)] += 1
+
+    def write(self) -> None:
+        """Put the numbers where other workers find them. Blocks. Raises OSError."""
+        if self._file is None:
+            return
+        self._read_elsewhere()
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(_packed({**self._counters, **self._gauges})))
+        part.replace(self._file)
+
+    def render(self) -> bytes:
+        """The numbers of all workers. Blocks."""
+        self._read_elsewhere()
+        total: Values = {
+            **{k: dict(v) for k, v in self._counters.items()},
+            **{k: dict(v) for k, v in self._gauges.items()},
+        }
+        for values in self._others():
+            _add(total, values)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Families(total))
+        return generate_latest(registry)
+
+    def _take_up(self, file: Path) -> None:
+        with suppress(OSError, ValueError):
+            for name, values in _unpacked(json.loads(file.read_text())).items():
+                if name in self._counters:
+                    self._counters[name].update(values)
+
+    def _read_elsewhere(self) -> None:
+        for collect in self._collect:
+            collect(self)
+
+    def _others(self) -> Iterator[Values]:
+        if self._file is None:
+            return
+        for file in self._file.parent.glob("*.json"):
+            if file != self._file:
+                try:
+                    yield _unpacked(json.loads(file.read_text()))
+                except (OSError, ValueError):
+                    continue
+
+
+def verdict(cache_status: str) -> str:
+    """`hit`, `stale`, `miss` or `collapsed`, of a Cache-Status."""
+    if cache_status.startswith("mirror; hit"):
+        return "stale" if "; ttl=-" in cache_status else "hit"
+    return "collapsed" if "; collapsed" in cache_status else "miss"
+
+
+class _Families(Collector):
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    def collect(self) -> Iterable[Metric]:
+        for name, (text, labels) in COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=labels)
+            for key, value in sorted(self._values.get(name, {}).items()):
+                counter.add_metric(key, value)
+            yield counter
+        for name, (text, labels) in GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=labels)
+            for key, value in sorted(self._values.get(name, {}).items()):
+                gauge.add_metric(key, value)
+            yield gauge
+
+
+def _packed(values: Mapping[str, Mapping[Labels, float]]) -> dict[str, list[list[object]]]:
+    return {name: [[*labels, value] for labels, value in of.items()] for name, of in values.items() if of}
+
+
+def _unpacked(document: dict[str, list[list[object]]]) -> Values:
+    return {
+        name: {tuple(map(str, row[:-1])): float(str(row[-1])) for row in rows}
+        for name, rows in document.items()
+        if name in COUNTERS or name in GAUGES
+    }
+
+
+def _add(total: Values, values: Values) -> None:
+    for name, of in values.items():
+        for labels, value in of.items():
+            known = total[name].get(labels, 0)
+            total[name][labels] = max(known, value) if name in _SHARED_GAUGES else known + value

@@ -1,0 +1,137 @@
+"""Blobs of one upstream: from the pool where the repository may have them, else filled while they are sent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from mirror.oci.digest import Digest
+from mirror.oci.errors import BlobUnknown, OciError, Unavailable
+from mirror.oci.names import Host
+from mirror.sources.policy import Policy
+from mirror.sources.source import Found
+from mirror.sources.staleness import Freshness, Question
+from mirror.sources.translate import offline, translated
+from mirror.store.body import BlobBody
+from mirror.store.cache import Cache
+from mirror.store.feed import Incoming
+from mirror.store.repository import CachedRepository
+from mirror.upstream.client import UpstreamClient
+from mirror.upstream.errors import UpstreamError
+
+
+class ProxiedBlobs:
+    """Possession, not mention: a digest is a repository's when its upstream gave it or said that it has it."""
+
+    def __init__(
+        self,
+        host: Host,
+        client: UpstreamClient,
+        cache: Cache,
+        policy: Policy,
+        freshness: Freshness,
+    ) -> None:
+        self._host = host
+        self._client = client
+        self._blobs = cache.blobs
+        self._index = cache.index
+        self._policy = policy
+        self._freshness = freshness
+
+    async def stat(self, repository: CachedRepository, digest: Digest) -> Found[int]:
+        """Size in bytes. A blob that is not here costs the upstream a HEAD."""
+        if repository.has(digest):
+            size = await self._blobs.size(digest)
+            if size is not None:
+                return Found(size, self._freshness.origin("hit", None, float("inf")))
+        size = await self._freshness.once(self._question(repository, digest))
+        return Found(size, self._freshness.origin("fwd=uri-miss", None, 0))
+
+    @asynccontextmanager
+    async def open(self, repository: CachedRepository, digest: Digest) -> AsyncIterator[Found[BlobBody]]:
+        """The blob from the pool, or streaming from its fill."""
+        self._index.touch(repository.name, digest)
+        async with AsyncExitStack() as stack:
+            found = await self._pooled(stack, repository, digest)
+            yield found or await self._filled(stack, repository, digest)
+
+    async def _pooled(
+        self, stack: AsyncExitStack, repository: CachedRepository, digest: Digest
+    ) -> Found[BlobBody] | None:
+        """What is here; None where it is not. Of another repository's bytes only what this one's upstream has."""
+        if not repository.has(digest):
+            if digest not in self._blobs.busy() and await self._blobs.size(digest) is None:
+                return None
+            await self._freshness.once(self._question(repository, digest))
+        try:
+            body = await stack.enter_async_context(self._blobs.open(digest))
+        except BlobUnknown:
+            return None
+        return Found(body, self._freshness.origin("hit", None, float("inf")))
+
+    async def _filled(self, stack: AsyncExitStack, repository: CachedRepository, digest: Digest) -> Found[BlobBody]:
+        question = self._question(repository, digest)
+        unknown = self._freshness.negatives.fresh(question.name, question.reference)
+        if unknown is not None:
+            raise unknown
+        if self._policy.offline:
+            raise self._freshness.negatives.stale(question.name, question.reference) or offline(self._host)
+        supply = _Supply(self._client, repository, digest)
+        known_size = repository.size(digest)
+        pull = await stack.enter_async_context(
+            self._blobs.join(digest, known_size, supply.fetch, supplier=str(repository.name))
+        )
+        try:
+            size = await pull.started()
+        except BlobUnknown as error:
+            self._freshness.negatives.put(question.name, question.reference, error)
+            raise
+        except Unavailable as error:
+            raise self._freshness.negatives.stale(question.name, question.reference) or error from error
+        if supply.answered:
+            await asyncio.to_thread(repository.link, digest, size)
+        elif not repository.has(digest):
+            # The bytes come from somebody else's fill: this repository must show that it has them.
+            await self._freshness.once(question)
+        self._freshness.negatives.drop(question.name, question.reference)
+        status = "fwd=uri-miss; collapsed" if pull.collapsed else "fwd=uri-miss; stored"
+        return Found(pull.body, self._freshness.origin(status, None, 0))
+
+    def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
+        async def ask() -> int:
+            size = await self._client.stat_blob(repository.name.repository, digest)
+            await asyncio.to_thread(repository.link, digest, size)
+            return size
+
+        unknown = BlobUnknown({"name": str(repository.name), "digest": digest})
+        return Question(repository.name, f"blob {digest}", 0, ask, unknown)
+
+
+class _Supply:
+    """One repository of one upstream as a supplier of a fill. `answered`: it gave the blob at least once."""
+
+    def __init__(self, client: UpstreamClient, repository: CachedRepository, digest: Digest) -> None:
+        self.answered = False
+        self._client = client
+        self._repository = repository
+        self._digest = digest
+
+    @asynccontextmanager
+    async def fetch(self, offset: int, etag: str | None) -> AsyncIterator[Incoming]:
+        """Bytes from `offset` on. Raises OciError."""
+        name = self._repository.name
+        try:
+            async with self._client.open_blob(name.repository, self._digest, offset, etag) as body:
+                self.answered = True
+                yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks))
+        except UpstreamError as error:
+            raise self._error(error) from error
+
+    async def _translated(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except UpstreamError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: UpstreamError) -> OciError:
+        return translated(error, BlobUnknown({"name": str(self._repository.name), "digest": self._digest}))

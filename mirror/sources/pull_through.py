@@ -1,0 +1,186 @@
+"""An upstream behind the cache: what was pulled once is served again, fresh or stale, whatever the upstream does."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from mirror.logs import event
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest, is_digest
+from mirror.oci.errors import BadGateway, ManifestInvalid, ManifestUnknown
+from mirror.oci.manifest import Manifest, ManifestLinks
+from mirror.oci.names import Host, Name
+from mirror.sources.policy import Policy, check_askable, denied
+from mirror.sources.proxied_blobs import ProxiedBlobs
+from mirror.sources.proxied_lists import ProxiedLists
+from mirror.sources.source import Found
+from mirror.sources.staleness import Freshness, Kept, Question
+from mirror.store.body import BlobBody
+from mirror.store.cache import Cache
+from mirror.store.repository import CachedRepository, CachedTag
+from mirror.upstream.answers import UpstreamManifest
+from mirror.upstream.client import UpstreamClient
+
+log = logging.getLogger(__name__)
+
+
+class PullThrough:
+    """A `Source` over one upstream host and what is cached of it."""
+
+    def __init__(self, host: Host, client: UpstreamClient, cache: Cache, policy: Policy) -> None:
+        self.host = host
+        self._client = client
+        self._cache = cache
+        self._policy = policy
+        self._freshness = Freshness(host, policy)
+        self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness)
+        self._lists = ProxiedLists(client, policy, self._freshness, self.resolve)
+
+    async def stop(self) -> None:
+        """End every question under way; fills are the store's to stop."""
+        await self._freshness.stop()
+
+    async def resolve(self, name: Name, reference: str) -> Found[Manifest]:
+        """See `Source.resolve`. Digests are never revalidated; a tag is, when its time is over."""
+        repository = await self._repository(name, None if is_digest(reference) else reference)
+        if is_digest(reference):
+            return await self._by_digest(repository, Digest(reference))
+        cached = repository.tag(reference)
+        kept = None
+        if cached is not None:
+            stored = await self._stored(cached.descriptor)
+            kept = Kept(stored, cached.checked_at) if stored else None
+
+        def used() -> None:
+            self._cache.index.touch(name, reference)
+
+        used()
+        question = Question(
+            name,
+            reference,
+            self._policy.tag_ttl_seconds,
+            lambda: self._ask_tag(repository, reference, cached, kept.value if kept else None),
+            ManifestUnknown({"name": str(name), "reference": reference}),
+            used,
+        )
+        return await self._freshness.answer(question, kept)
+
+    async def refresh(self, name: Name, tag: str) -> Manifest:
+        """Ask the upstream for a tag now, whatever is cached. Raises as a cold question does."""
+        repository = await self._repository(name, tag)
+        unknown = ManifestUnknown({"name": str(name), "reference": tag})
+        self._freshness.negatives.drop(name, tag)
+        return await self._freshness.once(Question(name, tag, 0, lambda: self._fetch(repository, tag), unknown))
+
+    async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
+        """See `Source.stat_blob`."""
+        return await self._proxied_blobs.stat(await self._repository(name), digest)
+
+    @asynccontextmanager
+    async def open_blob(self, name: Name, digest: Digest) -> AsyncIterator[Found[BlobBody]]:
+        """See `Source.open_blob`. A blob that is not here streams while it arrives."""
+        async with self._proxied_blobs.open(await self._repository(name), digest) as found:
+            yield found
+
+    async def tags(self, name: Name, last: str, limit: int | None) -> Found[Sequence[str]]:
+        """See `Source.tags`."""
+        return await self._lists.tags(await self._repository(name), last, limit)
+
+    async def referrers(self, name: Name, subject: Digest) -> Found[Sequence[Descriptor]]:
+        """See `Source.referrers`."""
+        return await self._lists.referrers(await self._repository(name), subject)
+
+    async def _repository(self, name: Name, tag: str | None = None) -> CachedRepository:
+        """The cached repository, ready to be asked. Raises what forbids to ask for it at all."""
+        check_askable(name, tag)
+        rule = self._policy.denied_by(name.repository)
+        if rule is not None:
+            event(log, logging.INFO, "denied", name=str(name), rule=rule)
+            raise denied(name)
+        repository = self._cache.names.repository(name)
+        await repository.ready()
+        return repository
+
+    async def _by_digest(self, repository: CachedRepository, digest: Digest) -> Found[Manifest]:
+        name = repository.name
+        known = repository.manifest(digest)
+        stored = await self._stored(known) if known else None
+
+        def used() -> None:
+            self._cache.index.touch(name, digest)
+
+        used()
+        question = Question(
+            name,
+            digest,
+            float("inf"),
+            lambda: self._ask_digest(repository, digest),
+            ManifestUnknown({"name": str(name), "reference": digest}),
+            used,
+        )
+        if stored is not None:
+            return Found(stored, self._freshness.origin("hit", question, question.ttl_seconds))
+        return await self._freshness.answer(question, None)
+
+    async def _stored(self, descriptor: Descriptor) -> Manifest | None:
+        """The manifest's bytes from the store; None where they were evicted."""
+        content = await self._bytes(descriptor.digest)
+        return None if content is None else Manifest(descriptor.digest, descriptor.media_type, content)
+
+    async def _bytes(self, digest: Digest) -> bytes | None:
+        try:
+            return await asyncio.to_thread(self._cache.blobs.pool.read, digest)
+        except OSError:
+            return None
+
+    async def _ask_tag(
+        self, repository: CachedRepository, tag: str, cached: CachedTag | None, stored: Manifest | None
+    ) -> Manifest:
+        """Revalidate with one HEAD; a GET only where the digest moved, or HEAD does not tell it."""
+        if cached is not None and stored is not None:
+            now = repository.tag_checked_elsewhere(tag)
+            if now and now.checked_at > cached.checked_at and now.descriptor.digest == stored.digest:
+                return stored  # another process has just asked
+            head = await self._client.head_manifest(repository.name.repository, tag)
+            if head.digest == stored.digest:
+                repository.touch_checked(tag)
+                return stored
+        return await self._fetch(repository, tag)
+
+    async def _ask_digest(self, repository: CachedRepository, digest: Digest) -> Manifest:
+        """Bytes that came through another repository are used, once this one's upstream says that it has them."""
+        content = await self._bytes(digest)
+        if content is not None:
+            head = await self._client.head_manifest(repository.name.repository, digest)
+            got = UpstreamManifest(content, head.media_type, digest, head.etag)
+            return await self._keep(repository, None, got)
+        return await self._fetch(repository, digest)
+
+    async def _fetch(self, repository: CachedRepository, reference: str) -> Manifest:
+        got = await self._client.get_manifest(repository.name.repository, reference)
+        if not is_digest(reference):
+            return await self._keep(repository, reference, got)
+        digest = Digest(reference)
+        if not digest.matches(got.content):
+            raise BadGateway({"upstream": self.host, "reason": f"other bytes than {digest}"})
+        return await self._keep(repository, None, replace(got, digest=digest))
+
+    async def _keep(self, repository: CachedRepository, tag: str | None, got: UpstreamManifest) -> Manifest:
+        """Store a manifest and its names: the bytes first, so that no name ever leads nowhere."""
+        try:
+            media_type = ManifestLinks.parse(got.content, got.media_type).media_type
+        except ManifestInvalid as error:
+            raise BadGateway({"upstream": self.host, "reason": f"no manifest: {error.detail}"}) from None
+        descriptor = Descriptor(media_type, got.digest, len(got.content))
+        try:
+            await self._cache.blobs.put(got.digest, got.content)
+            if tag is None:
+                await asyncio.to_thread(repository.put_manifest, descriptor)
+            else:
+                await asyncio.to_thread(repository.put_tag, tag, descriptor, got.etag)
+        except OSError as error:
+            # A full disk must not keep a client from its image.
+            event(log, logging.ERROR, "manifest_not_cached", name=str(repository.name), reason=str(error))
+        return Manifest(got.digest, media_type, got.content)

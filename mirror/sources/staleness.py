@@ -1,0 +1,127 @@
+"""Fresh, revalidated or stale: one way to decide for tags, tag lists and referrers lists alike."""
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from mirror.oci.errors import OciError, Unavailable, Unknown
+from mirror.oci.names import Host, Name
+from mirror.sources.flights import Flights
+from mirror.sources.negatives import Negatives
+from mirror.sources.policy import Policy
+from mirror.sources.source import Found, Origin
+from mirror.sources.translate import means_gone, offline, translated
+from mirror.upstream.errors import NotFound, UpstreamError
+
+T = TypeVar("T")
+
+# How long an answer may be given again without a look at the files: another process may have changed them.
+LOOK_AGAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """Something cached. `checked_at` in Unix seconds: when its upstream last confirmed it."""
+
+    value: T
+    checked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """What is asked of the upstream: by whom it is shared, how, and the error for "unknown"."""
+
+    name: Name
+    reference: str
+    ttl_seconds: float
+    ask: Callable[[], Awaitable[T]]
+    unknown: Unknown
+    used: Callable[[], None] | None = None
+
+    @property
+    def key(self) -> Hashable:
+        return self.name, self.reference
+
+
+class Freshness:
+    """Decides for one upstream when to ask it, and what to answer when it does not."""
+
+    def __init__(self, host: Host, policy: Policy) -> None:
+        self._host = host
+        self._policy = policy
+        self._flights: Flights[Any] = Flights()
+        self.negatives = Negatives(policy.unknown_ttl_seconds)
+
+    async def stop(self) -> None:
+        """End every question under way."""
+        await self._flights.stop()
+
+    async def answer(self, question: Question[T], kept: Kept[T] | None) -> Found[T]:
+        """What is kept while it is fresh; else what the upstream says; else what is kept, marked stale."""
+        if kept is None:
+            return Found(
+                await self._cold(question), self.origin("fwd=uri-miss; stored", question, question.ttl_seconds)
+            )
+        age = max(0.0, time.time() - kept.checked_at)
+        if age < question.ttl_seconds:
+            return Found(kept.value, self.origin("hit", question, question.ttl_seconds - age))
+        if self._policy.offline:
+            return self._stale(question, kept, age, offline(self._host))
+        try:
+            value = await self._flights.ask_within(question.key, question.ask, self._policy.stale_after_seconds)
+        except TimeoutError:
+            return self._stale(question, kept, age, Unavailable({"upstream": self._host}))
+        except UpstreamError as error:
+            if self._policy.refuse_gone and means_gone(error):
+                raise translated(error, question.unknown) from error
+            return self._stale(question, kept, age, translated(error, question.unknown))
+        except OciError as error:
+            return self._stale(question, kept, age, error)
+        self.negatives.drop(question.name, question.reference)
+        status = "hit" if value is kept.value else "fwd=stale; stored"
+        return Found(value, self.origin(status, question, question.ttl_seconds))
+
+    async def once(self, question: Question[T]) -> T:
+        """What the upstream says, remembered by the caller: nothing is kept. Raises as a cold question does."""
+        return await self._cold(question)
+
+    def origin(self, status: str, question: Question[T] | None, fresh_for_seconds: float) -> Origin:
+        """Where an answer came from; it may be given again for a moment."""
+        until = time.monotonic() + min(fresh_for_seconds, LOOK_AGAIN_SECONDS)
+        used = question.used if question else None
+        return Origin(status, self._host, fresh_until=until, private=self._policy.private, used=used)
+
+    def _stale(self, question: Question[T], kept: Kept[T], age: float, error: OciError) -> Found[T]:
+        past = age - question.ttl_seconds
+        limit = self._policy.stale_for_seconds
+        if limit is not None and past > limit:
+            raise error
+        origin = Origin(
+            f"hit; ttl=-{math.ceil(past)}",
+            self._host,
+            age_seconds=age,
+            fresh_until=time.monotonic() + LOOK_AGAIN_SECONDS,
+            private=self._policy.private,
+            used=question.used,
+        )
+        return Found(kept.value, origin)
+
+    async def _cold(self, question: Question[T]) -> T:
+        unknown = self.negatives.fresh(question.name, question.reference)
+        if unknown is not None:
+            raise unknown
+        believed = self.negatives.stale(question.name, question.reference)
+        if self._policy.offline:
+            raise believed or offline(self._host)
+        try:
+            value: T = await self._flights.ask(question.key, question.ask)
+        except UpstreamError as error:
+            found = translated(error, question.unknown)
+            if isinstance(error, NotFound) and isinstance(found, Unknown):
+                self.negatives.put(question.name, question.reference, found)
+                raise found from error
+            raise believed or found from error
+        self.negatives.drop(question.name, question.reference)
+        return value

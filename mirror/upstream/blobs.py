@@ -1,0 +1,97 @@
+"""Blobs of one endpoint."""
+
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from mirror.oci.digest import Digest
+from mirror.upstream.errors import BadAnswer, RangeRefused, Unauthorized, UpstreamError
+from mirror.upstream.events import BytesReceived, Observe
+from mirror.upstream.exchange import Exchange
+from mirror.upstream.http import Answer
+from mirror.upstream.manifests import HEAD_REFUSED
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:(\d{1,18})|\*)")
+
+
+@dataclass(frozen=True, slots=True)
+class BlobHead:
+    """Where a body begins, and how long the whole blob is."""
+
+    start: int
+    total_size: int | None
+
+
+async def blob_size(exchange: Exchange, repository: str, digest: Digest) -> int:
+    """By HEAD; by a GET of one byte where HEAD is refused or says no length: some signed URLs are for GET only."""
+    url = exchange.url(repository, f"blobs/{digest}")
+    try:
+        answer = await exchange.ask("HEAD", repository, url, {})
+    except UpstreamError as error:
+        if not _head_only(error):
+            raise
+    else:
+        size = answer.length_bytes
+        answer.close()
+        if size is not None:
+            return size
+    try:
+        answer = await exchange.ask("GET", repository, url, {"Range": "bytes=0-0"})
+    except RangeRefused as error:
+        # An empty blob has no first byte.
+        if error.total_bytes is not None:
+            return error.total_bytes
+        raise
+    total = _total(answer)
+    answer.close()
+    if total is None:
+        raise BadAnswer(exchange.host, "it does not say how large a blob is", elsewhere=answer.elsewhere)
+    return total
+
+
+def _head_only(error: UpstreamError) -> bool:
+    """Whether GET may succeed where HEAD met this."""
+    if isinstance(error, BadAnswer):
+        return error.status in HEAD_REFUSED
+    return isinstance(error, Unauthorized) and error.elsewhere
+
+
+def _total(answer: Answer) -> int | None:
+    if answer.status == 200:
+        return answer.length_bytes
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    return int(match[3]) if match and match[3] else None
+
+
+async def open_blob_at(
+    exchange: Exchange, repository: str, digest: Digest, start: int, etag: str | None
+) -> tuple[Answer, BlobHead]:
+    """The answer, which the caller closes. Raises RangeRefused, and BadAnswer for a range other than asked."""
+    headers = {}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        # A weak one cannot promise the same bytes (RFC 9110, 13.1.5).
+        if etag and not etag.startswith("W/"):
+            headers["If-Range"] = etag
+    answer = await exchange.ask("GET", repository, exchange.url(repository, f"blobs/{digest}"), headers)
+    try:
+        return answer, _head(answer, start)
+    except BadAnswer:
+        answer.close()
+        raise
+
+
+def _head(answer: Answer, start: int) -> BlobHead:
+    if answer.status == 200:
+        return BlobHead(0, answer.length_bytes)
+    match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if not start or match is None or int(match[1]) != start:
+        raise BadAnswer(answer.host, "a range that was not asked for", elsewhere=answer.elsewhere)
+    return BlobHead(start, int(match[3]) if match[3] else None)
+
+
+async def body_chunks(answer: Answer, observe: Observe) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. Raises TimedOut after an idle time without a byte, BadAnswer on a cut."""
+    while chunk := await answer.next_chunk():
+        observe(BytesReceived(answer.host, len(chunk)))
+        yield chunk

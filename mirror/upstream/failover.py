@@ -1,0 +1,100 @@
+"""Which endpoint is asked, and how often (design, "Upstreams and the cache")."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from mirror.upstream.errors import (
+    BreakerOpen,
+    NotFound,
+    RangeRefused,
+    Refused,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    UpstreamError,
+)
+from mirror.upstream.exchange import Exchange
+from mirror.upstream.settings import Capability
+
+T = TypeVar("T")
+Work = Callable[[Exchange], Awaitable[T]]
+
+_MAX_PAUSE_SECONDS = 10.0
+
+
+class FailOver:
+    """Endpoints in their order, each behind its breaker; then, where it may help, again after a pause."""
+
+    def __init__(self, host: str, exchanges: Sequence[Exchange], retries: int, backoff_seconds: float) -> None:
+        self._host, self._exchanges = host, exchanges
+        self._retries, self._backoff_seconds = retries, backoff_seconds
+
+    async def run(self, capability: Capability, work: Work[T], deadline_seconds: float | None = None) -> T:
+        """What `work` gives for the first endpoint that has it.
+
+        Raises the UpstreamError that says most where none has: "not found" only when every endpoint said so. Within
+        `deadline_seconds`, where given, there is an answer or an error.
+        """
+        try:
+            async with asyncio.timeout(deadline_seconds) as limit:
+                return await self._rounds(capability, work, limit.when())
+        except TimeoutError:
+            raise TimedOut(self._host, f"no answer within {deadline_seconds:g} s") from None
+
+    async def _rounds(self, capability: Capability, work: Work[T], stop_at: float | None) -> T:
+        candidates = [one for one in self._exchanges if capability in one.endpoint.capabilities]
+        if not candidates:
+            raise Refused(self._host, f"no endpoint has the capability `{capability}`")
+        errors: dict[Exchange, UpstreamError] = {}
+        pause = self._backoff_seconds
+        for left in range(self._retries, -1, -1):
+            for exchange in candidates:
+                try:
+                    return await self._try(exchange, work)
+                except UpstreamError as error:
+                    errors[exchange] = error
+            candidates = [exchange for exchange in candidates if errors[exchange].retry]
+            # Half of it at random, so that those who failed together do not come back together.
+            wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 no secret depends on it
+            if not left or not candidates or _too_late(stop_at, wait):
+                break
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+        raise max(errors.values(), key=_weight)
+
+    async def _try(self, exchange: Exchange, work: Work[T]) -> T:
+        breaker = exchange.breaker
+        probe = breaker.enter()
+        try:
+            done = await work(exchange)
+        except UpstreamError as error:
+            breaker.failed(error, probe)
+            raise
+        except BaseException:
+            breaker.abandoned(probe)
+            raise
+        breaker.succeeded(probe)
+        return done
+
+
+def _too_late(stop_at: float | None, wait_seconds: float) -> bool:
+    return stop_at is not None and asyncio.get_running_loop().time() + wait_seconds >= stop_at
+
+
+def _weight(error: UpstreamError) -> int:
+    """Of several endpoints' errors, the heaviest is told. An endpoint that could not be asked may have had it."""
+    match error:
+        case NotFound():
+            return 0
+        case RangeRefused():
+            return 1
+        case Unauthorized():
+            return 2
+        case BreakerOpen():
+            return 3
+        case Unavailable():
+            return 5
+        case _:
+            return 4
