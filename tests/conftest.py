@@ -36,6 +36,8 @@ MAY_BLOCK = (
     ("*", "mirror/store/repository.py", "_current_links"),
     # The handlers of pytest; the mirror's own writes in a thread.
     ("*", "logging/__init__.py", "emit"),
+    # /dev/null, for the standard error of a credential helper.
+    ("os.open", "mirror/upstream/docker_config.py", "ask_helper"),
     # The configuration is read before there is a loop; only tests do it inside one.
     ("*", "mirror/config/load.py", "load"),
 )

@@ -41,7 +41,8 @@ def own_hosts(config: Config) -> frozenset[str]:
 
 def view_now(config: Config) -> tuple[Scan, View]:
     """All local content as it lies there now, with the slow work that archives need done first. Blocks."""
-    scanning = scan_settings(config).scanner()
+    # A server may work with this cache, for other folders than these.
+    scanning = scan_settings(config).scanner(tidies=False)
     scan = scanning.scan()
     done: set[Job] = set()
     while scanning.shelf is not None and (jobs := [job for job in scan.jobs if job not in done]):

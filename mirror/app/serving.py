@@ -14,6 +14,8 @@ from mirror.app.upstreams import cache, pull_through, run_folder
 from mirror.config import Config
 from mirror.logs import event
 from mirror.server.access import Everyone
+from mirror.server.extensions import Extension
+from mirror.server.features import features
 from mirror.server.http import Listener, TlsFiles
 from mirror.server.metrics import Metrics
 from mirror.server.names import NameRules
@@ -25,6 +27,9 @@ from mirror.store.cache import Cache
 
 log = logging.getLogger(__name__)
 
+EXTENSIONS = (
+    Extension("_mirror", "What this registry holds and can do", "/v2/_mirror/features", {"features": features}),
+)
 # How old the numbers of other workers may be when one of them is asked.
 METRICS_SECONDS = 1.0
 
@@ -74,11 +79,11 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
     )
     metrics = await asyncio.to_thread(_metrics, config, slot)
     async with await asyncio.to_thread(cache, config) as kept, pull_through(config, kept, metrics) as upstreams:
-        content = Content(local, upstreams, config.default_host, kept.names)
+        content = Content(local, upstreams, config.default_host, kept.names, generated(config))
         rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
         ready = (lambda: local.ready) if slot is None else (lambda: slot.all_ready)
         listener = Listener(
-            Registry(content, rules, Everyone(), ready, metrics),
+            Registry(content, rules, Everyone(), ready, metrics=metrics, extensions=EXTENSIONS),
             config.listen.host,
             config.listen.port,
             tls=TlsFiles(str(config.tls.cert), str(config.tls.key)) if config.tls else None,

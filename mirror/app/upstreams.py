@@ -1,5 +1,6 @@
 """Upstreams, as configured: how to talk to each, what it allows, and the cache behind all of them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -51,7 +52,8 @@ async def pull_through(
     async with AsyncExitStack() as stack:
         sources = {}
         for host, upstream in config.upstreams.items():
-            client = await stack.enter_async_context(_client(config, host, upstream, metrics))
+            made = await asyncio.to_thread(_client, config, host, upstream, metrics)
+            client = await stack.enter_async_context(made)
             source = PullThrough(host, client, kept, policy(config, upstream))
             stack.push_async_callback(source.stop)
             sources[host] = source

@@ -126,7 +126,7 @@ class Listener:
             return await self._send(request, answer)
 
     async def _send(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-        self._registry.sent(request.method, answer)
+        self.registry.sent(request.method, answer)
         if self._access_log:
             event(
                 log,

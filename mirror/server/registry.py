@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -19,6 +19,7 @@ from mirror.server.blobs import blob
 from mirror.server.catalog import catalog
 from mirror.server.conditions import Headers, conditioned
 from mirror.server.errors import error_answer, internal_error
+from mirror.server.extensions import Extension, ExtensionAsk, discovery
 from mirror.server.manifests import manifest
 from mirror.server.metrics import CONTENT_TYPE, Metrics
 from mirror.server.names import REF_NAME_HEADER, NameRules, Wanted, read_names
@@ -64,8 +65,16 @@ class Registry:
     """Decides answers over all content."""
 
     def __init__(
-        self, content: Content, rules: NameRules, access: Access, ready: Callable[[], bool], metrics: Metrics | None
+        self,
+        content: Content,
+        rules: NameRules,
+        access: Access,
+        ready: Callable[[], bool],
+        *,
+        metrics: Metrics | None = None,
+        extensions: Sequence[Extension] = (),
     ) -> None:
+        self._extensions = extensions
         self._ready = ready
         self._metrics = metrics
         self._content = content
@@ -132,6 +141,10 @@ class Registry:
                     found = await self._catalog(route, wanted)
                 elif route.endpoint is Endpoint.METRICS and self._metrics is not None:
                     found = answer(200, {"Content-Type": CONTENT_TYPE}, await asyncio.to_thread(self._metrics.render))
+                elif route.endpoint is Endpoint.EXTENSION:
+                    found = await self._extension(route)
+                elif route.endpoint is Endpoint.DISCOVERY:
+                    found = await self._discovery(route, wanted)
                 else:
                     found = await self._named(method, route, wanted, key, stack)
             except OciError as error:
@@ -162,6 +175,26 @@ class Registry:
             if kept.length < KNOWN_BYTES // 4:
                 self._known[key] = _Known(kept, name, generation, origin)
         return found
+
+    async def _extension(self, route: Route) -> Answer:
+        name, _, endpoint = route.reference.partition("/")
+        for extension in self._extensions:
+            if extension.name == name and endpoint in extension.endpoints:
+                await self._content.local.wait_ready()
+                ask = ExtensionAsk(route, self._content, self._access, ANONYMOUS)
+                return await extension.endpoints[endpoint](ask)
+        raise NotFound({"path": route.path[:300]})
+
+    async def _discovery(self, route: Route, wanted: Wanted) -> Answer:
+        """Of a repository, only where there may be one: nothing is asked of an upstream for it."""
+        if route.name:
+            if wanted.repository is None:
+                raise NameUnknown({"name": route.name[:300]})
+            await self._content.local.wait_named(wanted.host, wanted.repository)
+            name, _ = self._content.meant(wanted.host, wanted.repository)
+            if not (self._access.may_read(ANONYMOUS, name) and self._content.may_have(name)):
+                raise NameUnknown({"name": str(name)})
+        return discovery(self._extensions)
 
     async def _catalog(self, route: Route, wanted: Wanted) -> Answer:
         local = self._content.local

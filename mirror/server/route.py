@@ -26,6 +26,8 @@ class Endpoint(Enum):
     HEALTH = auto()
     READY = auto()
     METRICS = auto()
+    DISCOVERY = auto()
+    EXTENSION = auto()
 
 
 _WITH_REFERENCE = {"manifests": Endpoint.MANIFEST, "blobs": Endpoint.BLOB, "referrers": Endpoint.REFERRERS}
@@ -37,6 +39,8 @@ _PLAIN_PATHS = {"/healthz": Endpoint.HEALTH, "/readyz": Endpoint.READY, "/metric
 @dataclass(frozen=True, slots=True)
 class Route:
     """A parsed target. `root_host` is the host of `/<host>/v2/…`; `name` is as in the path, decoded.
+
+    `reference` is the tag or digest, or `_extension/endpoint`.
 
     `path` is the raw path, for links. `query` keeps the order and the doubles of what was sent.
     """
@@ -67,6 +71,10 @@ def parse_target(target: str) -> Route:
     components = [_decode(component) for component in rest]
     if components == ["_catalog"]:
         return Route(Endpoint.CATALOG, path, root_host, query=query)
+    if components[-3:] == ["_oci", "ext", "discover"]:
+        return Route(Endpoint.DISCOVERY, path, root_host, "/".join(components[:-3]), query=query)
+    if len(components) == 2 and components[0].startswith("_"):
+        return Route(Endpoint.EXTENSION, path, root_host, reference="/".join(components), query=query)
     if len(components) > 2:
         name = "/".join(components[:-2])
         if components[-2:] == ["tags", "list"]:

@@ -1,6 +1,7 @@
 """Sending an answer through aiohttp. Nothing is decided here; after the first body byte the only error is a cut."""
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from typing import assert_never
 
@@ -65,5 +66,7 @@ async def _read_file(file: FileSlice, start: int, stop: int) -> AsyncIterator[by
         chunk = await read_piece(file.fd, wanted, position)
         if not chunk:
             raise BodyBroken(f"the file ends {end - position} bytes early")
+        if file.modified_ns is not None and os.fstat(file.fd).st_mtime_ns != file.modified_ns:
+            raise BodyBroken("the file was written to meanwhile")
         position += len(chunk)
         yield chunk

@@ -92,7 +92,7 @@ class ArchiveReader:
         Younger tars than `min_age_seconds` stay, for other processes that serve the same folders.
         """
         tars = {unpacked_path(self.unpacked_folder, key) for key in self.state.keys()}  # noqa: SIM118 no mapping
-        self.state.forget_others([*paths, *tars])
+        self.state.forget_others({*paths, *tars})
         return drop_unpacked(self.unpacked_folder, self.state.keys(), min_age_seconds)
 
     def _unpacked(self, path: str, stamp: Stamp) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.sources.library import Library, ReadManifest
 from mirror.sources.snapshot import Candidate
 
@@ -64,22 +65,37 @@ def coalesce(library: Library, candidates: Sequence[Candidate]) -> Coalesced | N
     joined = [part for part in parts if part is not None]
     if not newest.place.coalesce or len(joined) < 2 or joined[0].candidate is not newest:
         return Coalesced(newest, None, _whole_conflicts(readable))
+    children, conflicts = _joined(joined)
+    digests = {child.digest for child in children}
+    for part in joined:
+        if part.digests() == digests and (part.is_index or len(digests) == 1):
+            return Coalesced(part.candidate, None, conflicts)
+    content = _index(children)
+    if len(content) > MAX_MANIFEST_BYTES:
+        return Coalesced(newest, None, _whole_conflicts(readable))
+    return Coalesced(None, content, conflicts)
+
+
+def _joined(parts: Sequence[_Part]) -> tuple[Sequence[Descriptor], tuple[Conflict, ...]]:
+    """The children of all parts, the newest part first, in the order of an index: platforms, then what has none.
+
+    Where two parts describe the same manifest in different words, which of them is newer must not matter.
+    """
     children: dict[PlatformKey, tuple[Descriptor, Candidate]] = {}
     others: dict[Digest, Descriptor] = {}
     conflicts: list[Conflict] = []
-    for part in joined:
+    for part in parts:
         for key, child in part.children.items():
-            held = children.setdefault(key, (child, part.candidate))
-            if held[0].digest != child.digest:
-                conflicts.append(Conflict("/".join(filter(None, key[:4])), held[1], part.candidate))
-        others.update({digest: child for digest, child in part.others.items() if digest not in others})
-    wanted = frozenset(child.digest for child, _ in children.values()) | others.keys()
-    for part in joined:
-        same = part.digests() == wanted
-        if same and (part.is_index or len(wanted) == 1):
-            return Coalesced(part.candidate, None, tuple(conflicts))
-    ordered = [children[key][0] for key in sorted(children)] + [others[digest] for digest in sorted(others)]
-    return Coalesced(None, _index(ordered), tuple(conflicts))
+            held, holder = children.setdefault(key, (child, part.candidate))
+            if held.digest != child.digest:
+                conflicts.append(Conflict("/".join(filter(None, key[:4])), holder, part.candidate))
+            elif _bytes(child) < _bytes(held):
+                children[key] = child, holder
+        for digest, child in part.others.items():
+            others[digest] = min(others.get(digest, child), child, key=_bytes)
+    first = [children[key][0] for key in sorted(children)]
+    listed = {child.digest for child in first}
+    return first + [others[digest] for digest in sorted(others.keys() - listed)], tuple(conflicts)
 
 
 def platform_of(library: Library, descriptor: Descriptor, near: Candidate, found: ReadManifest) -> Mapping[str, Any]:
@@ -148,6 +164,10 @@ def _index(children: Sequence[Descriptor]) -> bytes:
     manifests = [_canonical(child) for child in children]
     document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": manifests}
     return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _bytes(child: Descriptor) -> bytes:
+    return json.dumps(_canonical(child)).encode()
 
 
 def _canonical(child: Descriptor) -> dict[str, Any]:

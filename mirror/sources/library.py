@@ -160,7 +160,7 @@ class Library:
                 raise Unreadable(f"{size} bytes, its descriptor says {' or '.join(map(str, sorted(sizes)))}")
             if verified and self._verify is not None and not self._verify(location.place, digest):
                 raise Unreadable("its bytes are not what the archive says of them")
-            yield FileSlice(fd, location.offset, size)
+            yield FileSlice(fd, location.offset, size, status.st_mtime_ns)
 
     def _right_content(self, digest: Digest, near: Place | None, max_bytes: int = MAX_MANIFEST_BYTES) -> bytes | None:
         generated = self.snapshot.pool.generated.get(digest)
@@ -190,9 +190,9 @@ class Library:
             yield _Location.blob_file(near, digest)
         elif near is not None and near.members is not None and digest in near.members:
             yield _Location.member(near, near.members[digest])
-        pooled = self.snapshot.pool.members.get(digest)
-        if pooled is not None and pooled[0] is not near:
-            yield _Location.member(*pooled)
+        for place, member in self.snapshot.pool.copies(digest):
+            if place is not near:
+                yield _Location.member(place, member)
         for place in self.snapshot.pool.folders:
             if place is not near and os.path.lexists(blob_path(place.path, digest)):
                 yield _Location.blob_file(place, digest)

@@ -11,9 +11,11 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import NameNotYetKnown, NameUnknown, OciError, Unavailable, Unknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository
+from mirror.sources.fallback_tags import WithFallbackTags
 from mirror.sources.local import LocalContent
 from mirror.sources.source import Found, Source
 from mirror.store.body import BlobBody
+from mirror.store.generated import GeneratedManifests
 from mirror.store.names import NameStore
 
 T = TypeVar("T")
@@ -27,6 +29,7 @@ class Content:
     upstreams: Mapping[Host, Source]
     default_host: Host | None
     cached: NameStore | None = None
+    generated: GeneratedManifests | None = None
 
     @property
     def generation(self) -> int:
@@ -41,6 +44,10 @@ class Content:
         local = self.local.snapshot.names
         cached = await asyncio.to_thread(self._cached_names) if self.cached is not None else []
         return sorted({*local, *cached}, key=str) if cached else local
+
+    def may_have(self, name: Name) -> bool:
+        """Whether there may be such a repository: a local one, or one of a configured upstream."""
+        return name in self.local.snapshot.repositories or name.host in self.upstreams
 
     def _cached_names(self) -> list[Name]:
         cached = self.cached.iterate() if self.cached is not None else ()
@@ -60,7 +67,8 @@ class Content:
                 raise self.local.unknown(repository, "its local content is gone")
             name = found
         upstream = None if local_only or name.host is None else self.upstreams.get(name.host)
-        return name, FirstMatch((self.local,) if upstream is None else (self.local, upstream))
+        source: Source = FirstMatch((self.local,) if upstream is None else (self.local, upstream))
+        return name, source if self.generated is None else WithFallbackTags(source, self.generated)
 
 
 @dataclass(frozen=True)

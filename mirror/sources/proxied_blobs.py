@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, OciError, Unavailable
@@ -76,9 +77,10 @@ class ProxiedBlobs:
         if self._policy.offline:
             raise self._freshness.negatives.stale(question.name, question.reference) or offline(self._host)
         supply = _Supply(self._client, repository, digest)
-        known_size = repository.size(digest)
+        # Bytes that come from somebody else's fill are this repository's only if its upstream says so.
+        prove = None if repository.has(digest) else partial(self._freshness.once, question)
         pull = await stack.enter_async_context(
-            self._blobs.join(digest, known_size, supply.fetch, supplier=str(repository.name))
+            self._blobs.join(digest, None, supply.fetch, supplier=str(repository.name), prove=prove)
         )
         try:
             size = await pull.started()
@@ -87,11 +89,7 @@ class ProxiedBlobs:
             raise
         except Unavailable as error:
             raise self._freshness.negatives.stale(question.name, question.reference) or error from error
-        if supply.answered:
-            await asyncio.to_thread(repository.link, digest, size)
-        elif not repository.has(digest):
-            # The bytes come from somebody else's fill: this repository must show that it has them.
-            await self._freshness.once(question)
+        await asyncio.to_thread(repository.link, digest, size)
         self._freshness.negatives.drop(question.name, question.reference)
         status = "fwd=uri-miss; collapsed" if pull.collapsed else "fwd=uri-miss; stored"
         return Found(pull.body, self._freshness.origin(status, None, 0))
@@ -107,10 +105,9 @@ class ProxiedBlobs:
 
 
 class _Supply:
-    """One repository of one upstream as a supplier of a fill. `answered`: it gave the blob at least once."""
+    """One repository of one upstream as a supplier of a fill."""
 
     def __init__(self, client: UpstreamClient, repository: CachedRepository, digest: Digest) -> None:
-        self.answered = False
         self._client = client
         self._repository = repository
         self._digest = digest
@@ -121,7 +118,6 @@ class _Supply:
         name = self._repository.name
         try:
             async with self._client.open_blob(name.repository, self._digest, offset, etag) as body:
-                self.answered = True
                 yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks))
         except UpstreamError as error:
             raise self._error(error) from error

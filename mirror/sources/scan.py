@@ -38,6 +38,8 @@ class Seen:
     places: tuple[Place, ...] | None = ()
     problems: tuple[Problem, ...] = ()
     jobs: tuple[Job, ...] = ()
+    # The tars that compressed archives became: the cache may be emptied at any time.
+    unpacked: tuple[str, ...] = ()
 
     def without_places(self) -> "Seen":
         """What another process must know, to tell what changed."""
@@ -134,18 +136,24 @@ class Scanner:
         # A place that was read again and is the same was no change.
         same_places = all(path in before and _is_same(before[path], self._seen[path]) for path in changes.changed)
         if self._last and same_places and changes.order is None and changes.problems == problems_before:
-            return replace(self._last, changed=False, reads=changes.reads)
-        seen = self._seen.values()
-        if self.shelf is not None:
+            self._last = replace(self._last, changed=False, reads=changes.reads)
+        else:
+            self._last = self._scan(changes)
+        # Not while a job may want a copy that lies there, of an archive that was moved. Every time else: what was
+        # too young to go when its archive went is to go later.
+        if self.shelf is not None and not self._last.jobs:
             self.shelf.tidy(self._seen.keys())
-        self._last = Scan(
+        return self._last
+
+    def _scan(self, changes: Changes) -> Scan:
+        seen = self._seen.values()
+        return Scan(
             tuple(place for one in seen for place in one.places or ()),
             tuple(sorted(changes.problems.union(*(one.problems for one in seen if one.problems)), key=str)),
             changed=True,
             jobs=tuple(job for one in seen for job in one.jobs),
             reads=changes.reads,
         )
-        return self._last
 
     def known(self) -> dict[str, Seen]:
         """What another process must be told (`know`) so that its `look` finds what is new to this one."""
@@ -214,7 +222,7 @@ class Scanner:
             problem = Problem(found.path, error.strerror or "unreadable")
             return _unless_same(before, Seen((), problems=(problem,)))
         signature = (stamp.size, stamp.modified_ns, stamp.inode)
-        if before is not None and before.signature == signature:
+        if before is not None and before.signature == signature and all(map(os.path.exists, before.unpacked)):
             return before
         if memory is not None and (recalled := memory.recall(found.path, root, signature)) is not None:
             return recalled
@@ -225,7 +233,8 @@ class Scanner:
         reasons = dict.fromkeys(shelved.problems + tuple(r for place in shelved.places for r in place.problems))
         problems = tuple(Problem(found.path, reason) for reason in reasons)
         final = signature if shelved.final else ()
-        return _unless_same(before, Seen(final, shelved.places, problems, shelved.jobs))
+        unpacked = tuple({place.unpacked: None for place in shelved.places if place.unpacked})
+        return _unless_same(before, Seen(final, shelved.places, problems, shelved.jobs, unpacked))
 
     def _read_layout(self, folder: Found, root: Root, namer: Namer, modified_ns: int) -> Place:
         # A path without links lies in the root; looking that up for each would cost more than reading them.

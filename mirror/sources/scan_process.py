@@ -43,10 +43,13 @@ class ScanSettings:
     unpacked_folder: str
     max_unpacked_bytes: int
 
-    def scanner(self) -> Scanner:
-        """Blocks: opens what is remembered of archives."""
+    def scanner(self, tidies: bool = True) -> Scanner:
+        """Blocks: opens what is remembered of archives.
+
+        `tidies`: whether what no archive needs any more is dropped from the cache.
+        """
         reader = ArchiveReader(ArchiveState(self.state_file), self.unpacked_folder, self.max_unpacked_bytes)
-        return Scanner(self.roots, self.own_hosts, Shelf(reader))
+        return Scanner(self.roots, self.own_hosts, Shelf(reader, tidies))
 
 
 @dataclass(slots=True)

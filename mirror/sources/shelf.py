@@ -12,13 +12,15 @@ from mirror.sources.archive import ArchivePath
 from mirror.sources.archive_reader import ArchiveReader, NotAnArchive, NotUnpacked
 from mirror.sources.naming import Namer
 from mirror.sources.place import Place
-from mirror.store.archive_file import ArchiveChanging, ArchiveError, Stamp
+from mirror.store.archive_file import ArchiveChanging, ArchiveError, ArchiveUnreadable, Stamp
 from mirror.store.layer_hashes import hash_layers
 
 log = logging.getLogger(__name__)
 
 # How long after a failure that was not the archive's own fault (a full disk) it is tried again.
 RETRY_SECONDS = 60.0
+# Unpacked copies younger than this are kept: another process may have made them for an archive not seen here yet.
+MIN_UNPACKED_AGE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,15 @@ class Shelved:
 
 
 class Shelf:
-    """Everything here blocks, and may be called from any thread."""
+    """Everything here blocks, and may be called from any thread.
 
-    def __init__(self, reader: ArchiveReader) -> None:
+    `tidies`: drops what no archive needs any more; not for who only looks at a cache that a server works with.
+    """
+
+    def __init__(self, reader: ArchiveReader, tidies: bool = True) -> None:
         self._reader = reader
+        self._tidies = tidies
+        self.min_unpacked_age_seconds = MIN_UNPACKED_AGE_SECONDS
         self._lock = threading.Lock()
         self._failed: Failures = {}
         self._verifying: dict[tuple[str, Digest], threading.Lock] = {}
@@ -62,7 +69,8 @@ class Shelf:
             return Shelved()
         except NotUnpacked:
             return self._with_job(Shelved(final=False), Job(at, namer, stamp, unpacks=True))
-        except ArchiveChanging as error:
+        except (ArchiveChanging, ArchiveUnreadable) as error:
+            # What makes a file readable (permissions, a disk that is back) does not show in its stamp.
             return Shelved(problems=(str(error),), final=False)
         except ArchiveError as error:
             return Shelved(problems=(str(error),))
@@ -118,8 +126,13 @@ class Shelf:
 
     def tidy(self, paths: Collection[str]) -> None:
         """Forget the archives that are not among `paths`, and drop unpacked copies that none needs any more."""
-        for dropped in self._reader.forget_others(paths):
-            event(log, logging.INFO, "unpacked_copy_dropped", path=dropped)
+        if not self._tidies:
+            return
+        try:
+            for dropped in self._reader.forget_others(paths, self.min_unpacked_age_seconds):
+                event(log, logging.INFO, "unpacked_copy_dropped", path=dropped)
+        except OSError as error:
+            log.warning("unpacked copies that no archive needs are not dropped: %s", error)
         with self._lock:
             self._failed = {job: failure for job, failure in self._failed.items() if job.at.path in paths}
 

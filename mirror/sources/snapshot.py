@@ -1,7 +1,7 @@
 """All local content at one moment: which names there are, and what each tag may mean."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -60,15 +60,23 @@ class Pool:
 
     places: Sequence[Place]
 
+    def copies(self, digest: Digest) -> Iterator[tuple[Place, Member]]:
+        """Where the bytes lie in archives; each copy counts, since any of them may be broken."""
+        first, others = self.members
+        if digest in first:
+            yield first[digest]
+            yield from others.get(digest, ())
+
     @cached_property
-    def members(self) -> Mapping[Digest, tuple[Place, Member]]:
-        """The pool of bytes that lie in archives."""
-        return {
-            digest: (place, member)
-            for place in reversed(self.places)
-            if place.members is not None
-            for digest, member in place.members.items()
-        }
+    def members(self) -> tuple[dict[Digest, tuple[Place, Member]], dict[Digest, list[tuple[Place, Member]]]]:
+        """What lies in archives: the first copy of each, and the others of those few that have any."""
+        first: dict[Digest, tuple[Place, Member]] = {}
+        others: dict[Digest, list[tuple[Place, Member]]] = {}
+        for place in self.places:
+            for digest, member in (place.members or {}).items():
+                if first.setdefault(digest, (found := (place, member))) is not found:
+                    others.setdefault(digest, []).append(found)
+        return first, others
 
     @cached_property
     def generated(self) -> Mapping[Digest, bytes]:

@@ -121,9 +121,8 @@ class ArchiveState:
 
     def forget_others(self, paths: Collection[str]) -> None:
         """Forget every archive that is not among `paths`, which name the tars of compressed ones too."""
-        kept = {os.fsencode(path) for path in paths}
         known = self._rows("SELECT path FROM unpacked UNION SELECT path FROM layers")
-        gone = [(path,) for (path,) in known if path not in kept]
+        gone = [(path,) for (path,) in known if os.fsdecode(path) not in paths]
         self._write("DELETE FROM unpacked WHERE path = ?", gone)
         self._write("DELETE FROM layers WHERE path = ?", gone)
 

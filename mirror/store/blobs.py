@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -63,13 +63,25 @@ class BlobStore:
 
     @asynccontextmanager
     async def join(
-        self, digest: Digest, size: int | None, fetch: Fetch, *, supplier: str = "", keep: bool = True
+        self,
+        digest: Digest,
+        size: int | None,
+        fetch: Fetch,
+        *,
+        supplier: str = "",
+        prove: Callable[[], Awaitable[object]] | None = None,
+        keep: bool = True,
     ) -> AsyncIterator[Pull]:
         """A hold on the one fill of a blob, begun if none runs; the fill goes on when the hold is over.
 
-        `size` in bytes, where a descriptor tells it. `supplier` names where `fetch` gets the bytes from: a fill
-        that fails with one supplier goes on with the others that joined it. `keep=False`: nothing is stored, every
-        reader of a blob above VERIFY_FIRST_BYTES fetches for itself. Raises Unavailable after `stop`.
+        `size` in bytes, where a descriptor tells it. `supplier` names where `fetch` gets the bytes from, the
+        repository and its host: a fill that fails with one supplier goes on with the others that joined it.
+
+        Where it is not known yet that the supplier has the blob, `prove` finds out (a HEAD that raises): it is
+        awaited before a body begins, unless the supplier's own answer to `fetch` shows it.
+
+        `keep=False`: nothing is stored, every reader of a blob above VERIFY_FIRST_BYTES fetches for itself.
+        Raises Unavailable after `stop`.
         """
         if self._stopping:
             raise Unavailable("the mirror is shutting down")
@@ -83,7 +95,7 @@ class BlobStore:
             fill.start(self._over)
         try:
             with self._in_use(digest):
-                yield Pull(fill, supplier, fetch, collapsed)
+                yield Pull(fill, supplier, fetch, collapsed=collapsed, prove=prove)
         finally:
             fill.leave()
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 class FileSlice:
     """`size` bytes from `offset` of the open file `fd`, which whoever opened it closes.
 
-    The descriptor keeps the bytes that a pull began with, when the file is replaced meanwhile; a file cut short
-    in place shows as a short read, and the answer is to be cut.
+    The descriptor keeps the bytes that a pull began with, when the file is replaced meanwhile. A file cut short
+    in place shows as a short read; one written to, where `modified_ns` is set, by another time of modification:
+    after reading, before sending, it is to be compared. For both the answer is to be cut.
     """
 
     fd: int
     offset: int
     size: int
+    modified_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Feed:
         size: int | None = None,
         mark: Mark | None = None,
         begun: bool = False,
-        on_answer: Callable[[int | None], None] = lambda size: None,
+        on_answer: Callable[[str, int | None], None] = lambda supplier, size: None,
     ) -> None:
         self.size = size
         self.mark = mark
@@ -136,7 +136,7 @@ class Feed:
         self._current = supplier
         self._skip = self._position - incoming.start
         self._answered = True
-        self._on_answer(self.size)
+        self._on_answer(supplier, self.size)
 
     def _trim(self, chunk: bytes) -> bytes:
         """What of a chunk lies behind the bytes already had."""

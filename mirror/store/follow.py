@@ -28,7 +28,7 @@ async def follow(job: Job, part: Part, has_readers: Callable[[], bool]) -> Role:
         if not linked:
             return Role.DROPPED
         if job.progress.size is None:
-            job.answered((await asyncio.to_thread(part.known)).size)
+            job.announce((await asyncio.to_thread(part.known)).size)
         job.grow(part.size())
         if part.try_lock():
             role = await asyncio.to_thread(part.take_over)

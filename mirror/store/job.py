@@ -52,6 +52,8 @@ class Job:
     on_stored: Callable[[Digest, int], None]
     progress: Progress = field(default_factory=Progress)
     suppliers: dict[str, Fetch] = field(default_factory=dict)
+    # Who was seen, in this process, to have the blob.
+    answered_by: set[str] = field(default_factory=set)
     _begun: tuple[float, int] | None = None
 
     def feed(self, size: int | None, mark: Mark | None = None) -> Feed:
@@ -63,11 +65,15 @@ class Job:
             size=size,
             mark=mark,
             begun=self.progress.size is not None,
-            on_answer=self.answered,
+            on_answer=self._answered,
         )
 
-    def answered(self, size: int | None) -> None:
-        """An upstream (or the process that fills) knows the size; small blobs wait for the verdict."""
+    def _answered(self, supplier: str, size: int | None) -> None:
+        self.answered_by.add(supplier)
+        self.announce(size)
+
+    def announce(self, size: int | None) -> None:
+        """Bodies may begin where the size is known; small blobs wait for the verdict."""
         if size is not None and size > VERIFY_FIRST_BYTES:
             self.progress.announce(size)
 

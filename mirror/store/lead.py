@@ -38,7 +38,7 @@ async def lead(job: Job, part: Part) -> bool:
         await to_the_end(part.drop)
         raise
     finally:
-        part.let_go()
+        await to_the_end(part.let_go)
     return True
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from mirror.oci.errors import OciError
@@ -22,29 +22,44 @@ _FAR_SECONDS = 1.0
 class Pull:
     """A reader of the blob that `fill` is about. `collapsed`: it joined a fill that was running already."""
 
-    def __init__(self, fill: Fill, supplier: str, fetch: Fetch, collapsed: bool) -> None:
+    def __init__(
+        self,
+        fill: Fill,
+        supplier: str,
+        fetch: Fetch,
+        *,
+        collapsed: bool,
+        prove: Callable[[], Awaitable[object]] | None,
+    ) -> None:
         self.collapsed = collapsed
         self._fill = fill
         self._progress = fill.job.progress
+        self._supplier = supplier
         self._suppliers = {supplier: fetch}
+        self._prove = prove
 
     async def started(self) -> int:
         """The blob's size in bytes, once its body can begin.
 
         Raises the upstream's error (OciError or OSError) where nothing can be had, so that the answer can still
-        be an error. A blob up to VERIFY_FIRST_BYTES was checked by then.
+        be an error; or what `prove` raises. A blob up to VERIFY_FIRST_BYTES was checked by then.
         """
         while self._progress.size is None:
             if self._progress.error is not None:
                 raise self._progress.error
             await self._progress.change()
+        # Another repository's answer, another process's part or the pool say nothing of this one.
+        if self._prove is not None and self._supplier not in self._fill.job.answered_by:
+            await self._prove()
+        self._prove = None
         return self._progress.size
 
     @property
     def body(self) -> ByteStream:
         """The blob, behind `started`; to be read as long as the hold lasts."""
         size = self._progress.size
-        assert size is not None, "a body begins when the fill has started"  # noqa: S101 a mistake of the caller
+        if size is None or self._prove is not None:
+            raise RuntimeError("a body begins when the fill has started")
         return ByteStream(size, self._read)
 
     async def _read(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:

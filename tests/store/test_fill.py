@@ -307,6 +307,39 @@ async def test_another_repository_carries_the_fill_on(store: BlobStore) -> None:
     assert second.asked == [(MIB, None)]  # the other's ETag means nothing to it
 
 
+async def denied() -> None:
+    raise BlobUnknown("not in that repository")
+
+
+@pytest.mark.parametrize("size", [5000, BIG])
+async def test_repository_without_the_blob_gets_nothing_of_anothers_fill(store: BlobStore, size: int) -> None:
+    """Neither by joining it, nor by having begun it, nor when it is over."""
+    without = Supplier(make_content(size), [Answer(error=BlobUnknown("gone"))] * 9)
+    owner = Supplier(make_content(size))
+    async with (
+        store.join(owner.digest, None, without.fetch, supplier="without", prove=denied) as first,
+        store.join(owner.digest, None, owner.fetch, supplier="owner", prove=denied) as second,
+        store.join(owner.digest, None, without.fetch, supplier="third", prove=denied) as third,
+    ):
+        assert await read_all(second) == owner.content
+        for pull in (first, third):
+            with pytest.raises(BlobUnknown):
+                await pull.started()
+            with pytest.raises(RuntimeError):
+                _ = pull.body
+        await until(lambda: store.running() == 0)
+        async with store.join(owner.digest, None, without.fetch, supplier="late", prove=denied) as late:
+            with pytest.raises(BlobUnknown):
+                await late.started()
+    assert len(owner.asked) == 1
+
+
+async def test_repository_that_answers_needs_no_other_proof(store: BlobStore) -> None:
+    supplier = Supplier(CONTENT)
+    async with store.join(supplier.digest, BIG, supplier.fetch, supplier="a", prove=denied) as pull:
+        assert await read_all(pull) == CONTENT
+
+
 async def test_fill_outlives_its_readers(store: BlobStore) -> None:
     answer = Answer(gate_at=MIB)
     supplier = Supplier(CONTENT, [answer])

@@ -200,6 +200,22 @@ async def test_reader_elsewhere_has_it_all_while_the_first_still_reads(tmp_path:
     assert never.asked == []
 
 
+async def test_repository_elsewhere_gets_nothing_of_a_blob_that_it_does_not_have(
+    tmp_path: Path, store: BlobStore
+) -> None:
+    async def denied() -> None:
+        raise BlobUnknown("not in that repository")
+
+    other, supplier = BlobStore(tmp_path), Supplier(CONTENT, [Answer(gate_at=GATE)])
+    async with (
+        leading(store, supplier),
+        other.join(DIGEST, SIZE, supplier.fetch, supplier="another", prove=denied) as there,
+    ):
+        with pytest.raises(BlobUnknown):
+            await there.started()
+        supplier.answers[0].gate.set()
+
+
 async def test_reader_elsewhere_goes_on_when_the_first_gives_up(tmp_path: Path, store: BlobStore) -> None:
     other = BlobStore(tmp_path)
     begun = Answer(gate_at=GATE - 1, cut_after=GATE)

@@ -1,0 +1,48 @@
+"""`/v2/_mirror/features`: what a client can rely on here, so that it need not probe."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from mirror.oci import media_types
+from mirror.oci.digest import HEX_LENGTH
+from mirror.oci.manifest import MAX_MANIFEST_BYTES
+from mirror.server.answer import Answer, json_answer
+from mirror.server.extensions import ExtensionAsk
+from mirror.server.paging import MAX_N
+
+SPEC_VERSION = "1.1.1"
+
+
+async def features(ask: ExtensionAsk) -> Answer:
+    """The document; see `feature_document`."""
+    return json_answer(200, feature_document(), {})
+
+
+def feature_document(further: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Versions, limits and abilities. Names are stable: a client may decide from them."""
+    return {
+        "version": version("oci-mirror"),
+        "specVersion": SPEC_VERSION,
+        "push": False,
+        "delete": False,
+        "digestAlgorithms": sorted(HEX_LENGTH),
+        "manifestMediaTypes": sorted(media_types.MANIFESTS),
+        "maxManifestBytes": MAX_MANIFEST_BYTES,
+        "endpoints": {
+            "manifests": {"methods": ["GET", "HEAD"], "conditional": True, "range": False},
+            "blobs": {"methods": ["GET", "HEAD"], "conditional": True, "range": True, "ranges_per_request": 1},
+            "tags": {"methods": ["GET", "HEAD"], "max_n": MAX_N, "order": "ascii", "link": True},
+            "catalog": {"methods": ["GET", "HEAD"], "max_n": MAX_N, "order": "ascii", "link": True},
+            "referrers": {
+                "methods": ["GET", "HEAD"],
+                "filters": ["artifactType"],
+                "page_bytes": MAX_MANIFEST_BYTES,
+                "link": True,
+                "fallback_tags": True,
+            },
+            "discovery": {"methods": ["GET", "HEAD"]},
+        },
+        "proxy": {"header": "OCI-REF-NAME", "query": ["oci-ref-name", "ns"], "path": ["/v2/<host>/", "/<host>/v2/"]},
+        **(further or {}),
+    }
