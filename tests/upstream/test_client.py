@@ -187,6 +187,26 @@ async def test_tags_are_joined_over_all_pages(hubs: Hubs, connect: Connect) -> N
     assert hub.count(kind="tags") == 4
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        "</registry/v2/a/tags/list?last=1>",
+        "</v2/a/tags/list?last=1>",
+        "<list?last=1>",
+        "<?last=1>",
+        "<https://127.0.0.1/v2/a/tags/list?last=1>",
+    ],
+)
+async def test_links_of_registries_that_do_not_see_their_proxy_are_put_right(
+    hubs: Hubs, connect: Connect, link: str
+) -> None:
+    hub = await hubs(prefix="/registry")
+    hub.image("a", "2")
+    hub.fault(Status(200, {"Link": f'{link}; rel="next"'}, b'{"name": "a", "tags": ["1"]}'), times=1)
+    assert await (await connect(hub)).tags("a") == ["1", "2"]
+    assert (hub.requests[1].path, hub.requests[1].query) == ("/registry/v2/a/tags/list", {"last": "1"})
+
+
 async def test_what_is_no_tag_is_left_out_of_a_list(hub: Hub, client: UpstreamClient) -> None:
     hub.fault(Status(200, {}, b'{"name": "a", "tags": ["1", "1", null, 7, "not a tag", "../x", "2"]}'), times=1)
     assert await client.tags("a") == ["1", "2"]
