@@ -42,7 +42,7 @@ def _print(rows: Sequence[Listed], problems: Sequence[Problem], sources: bool) -
             ", ".join(row.platforms),
             human_size(row.size),
             "; ".join(_notes(row)),
-            *([", ".join(row.sources)] if sources else []),
+            *([", ".join(map(str, row.sources))] if sources else []),
         ]
         for row in rows
     ]

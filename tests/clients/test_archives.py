@@ -234,6 +234,19 @@ def test_archives_of_all_platforms_keep_the_digest_of_the_registry(
     pulls_everywhere(run, served.host, image)
 
 
+@DAEMONS
+@pytest.mark.client("docker", "dockerd", "containerd", "ctr", "crane", "skopeo", "podman", "buildah", "regctl")
+@pytest.mark.parametrize("producer", [*SAVED, *LAYOUTS, *WHOLE], ids=by_name)
+def test_docker_and_containerd_pull_every_archive(
+    mirror: str, served: Mirror, run: Commands, both: Daemons, producer: Producer
+) -> None:
+    archive = run.home / "made.tar"
+    image = producer(run, mirror, archive)
+    served.drop(archive, "made.tar", image)
+    pulls_with_docker(both.docker, f"{served.host}/{image}")
+    pulls_with_containerd(both.containerd, f"{served.host}/{image}", producer.__name__.replace("_", "-"))
+
+
 @pytest.mark.client("crane", "podman", "skopeo")
 def test_several_images_in_one_archive(mirror: str, served: Mirror, run: Commands, tmp_path: Path) -> None:
     command = podman(run.home)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import urllib.request
 from pathlib import Path
 
 import aiohttp
@@ -185,3 +186,16 @@ async def test_an_unpacked_archive_that_goes_takes_its_copy_along(tmp_path: Path
         (files / "app.tar.gz").unlink()
         await mirror.refresh()
         assert await digest_of(mirror, f"{APP}/manifests/1") is None
+
+
+def test_every_worker_answers_for_an_index_that_another_generated(tmp_path: Path, files: Path) -> None:
+    for architecture in ("amd64", "arm64"):
+        content = archives.old_docker({"localhost/team/app:1": [layer(architecture)]}, architecture=architecture)
+        put(files / f"{architecture}.tar", tar_of(content))
+    cache = str(tmp_path / "cache")
+    with MirrorProcess(tmp_path / "log", "--layouts", str(files), "--cache", cache, "--workers", "2") as mirror:
+        with urllib.request.urlopen(f"{mirror.url}{APP}/manifests/1") as answer:  # noqa: S310 our own http URL
+            digest = answer.headers["Docker-Content-Digest"]
+            assert answer.headers["Content-Type"].endswith("index.v1+json")
+        # Each on a connection of its own, which the kernel gives to either worker.
+        assert {mirror.status(f"{APP}/manifests/{digest}") for _ in range(40)} == {200}
