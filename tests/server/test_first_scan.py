@@ -42,7 +42,7 @@ async def held(tmp_path: Path) -> AsyncIterator[tuple[Held, str, aiohttp.ClientS
     scanner = Held(tmp_path / "layouts")
     remembered = await asyncio.to_thread(RememberedNames, tmp_path / "remembered")
     local = LocalContent(scanner, remembered, GeneratedManifests(tmp_path / "generated"), 3600)
-    registry = Registry(Content(local, {}), NameRules(None), Everyone(), lambda: local.ready, None)
+    registry = Registry(Content(local, {}, None), NameRules(None), Everyone(), lambda: local.ready)
     try:
         async with Listener(registry, "127.0.0.1", 0) as listener, aiohttp.ClientSession() as session:
             local.start()

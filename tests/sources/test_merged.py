@@ -346,7 +346,7 @@ async def test_a_plain_request_waits_until_entries_without_names_have_found_thei
     local = LocalContent(OnePlace(place), remembered, GeneratedManifests(tmp_path / "generated"), 3600)
     upstream = Upstream()
     registry = Registry(
-        Content(local, {DOCKER_HUB: upstream}, DOCKER_HUB), NameRules(DOCKER_HUB), Everyone(), lambda: True, None
+        Content(local, {DOCKER_HUB: upstream}, DOCKER_HUB), NameRules(DOCKER_HUB), Everyone(), lambda: True
     )
     local.start()
     try:
