@@ -3,26 +3,26 @@
 from mirror.config import Config
 from mirror.oci.names import normalize_host
 from mirror.sources.adoption import find_homes
-from mirror.sources.archive_reader import ArchiveReader
 from mirror.sources.library import Library
-from mirror.sources.scan import Root, Scan, Scanner
-from mirror.sources.shelf import Job, Shelf
+from mirror.sources.scan import Scan
+from mirror.sources.scan_process import ScanSettings
+from mirror.sources.shelf import Job
 from mirror.sources.snapshot import Snapshot
 from mirror.sources.view import View
-from mirror.store.archive_state import ArchiveState
+from mirror.sources.walk import Root
 from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 
 
-def scanner(config: Config, tidies: bool = True) -> Scanner:
-    """The scanner of the configured folders. Blocks: opens what is remembered of archives.
-
-    `tidies`: whether what no archive needs any more is dropped from the cache.
-    """
-    roots = [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts]
-    state = ArchiveState(config.cache.path / "archives.db")
-    reader = ArchiveReader(state, str(config.cache.path / "unpacked"), config.unpack_max_bytes)
-    return Scanner(roots, own_hosts(config), Shelf(reader, tidies))
+def scan_settings(config: Config) -> ScanSettings:
+    """What to scan, and where the slow work on archives is remembered."""
+    return ScanSettings(
+        [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts],
+        own_hosts(config),
+        str(config.cache.path / "archives.db"),
+        str(config.cache.path / "unpacked"),
+        config.unpack_max_bytes,
+    )
 
 
 def generated(config: Config) -> GeneratedManifests:
@@ -42,7 +42,7 @@ def own_hosts(config: Config) -> frozenset[str]:
 def view_now(config: Config) -> tuple[Scan, View]:
     """All local content as it lies there now, with the slow work that archives need done first. Blocks."""
     # A server may work with this cache, for other folders than these.
-    scanning = scanner(config, tidies=False)
+    scanning = scan_settings(config).scanner(tidies=False)
     scan = scanning.scan()
     done: set[Job] = set()
     while scanning.shelf is not None and (jobs := [job for job in scan.jobs if job not in done]):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 
-from mirror.app.local import generated, own_hosts, remembered, scanner
+from mirror.app.local import generated, own_hosts, remembered, scan_settings
 from mirror.app.upstreams import cache, pull_through, run_folder
 from mirror.config import Config
 from mirror.logs import event
@@ -22,6 +22,7 @@ from mirror.server.names import NameRules
 from mirror.server.registry import Registry
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
+from mirror.sources.scan_process import ScanProcess
 from mirror.store.cache import Cache
 
 log = logging.getLogger(__name__)
@@ -68,11 +69,13 @@ def prepare(config: Config) -> None:
 @asynccontextmanager
 async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Running]:
     """The configured mirror, listening from the start; its first scan goes on beside. `slot`: one of several."""
+    settings = scan_settings(config)
     local = LocalContent(
-        await asyncio.to_thread(scanner, config),
+        await asyncio.to_thread(settings.scanner),
         await asyncio.to_thread(remembered, config),
         generated(config),
         config.refresh_seconds,
+        ScanProcess(settings),
     )
     metrics = await asyncio.to_thread(_metrics, config, slot)
     async with await asyncio.to_thread(cache, config) as kept, pull_through(config, kept, metrics) as upstreams:

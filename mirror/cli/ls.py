@@ -9,7 +9,7 @@ from mirror.cli.table import human_size, print_table, printable
 from mirror.config import Config
 from mirror.oci.names import Name, Repository, split_host
 from mirror.sources.listing import Listed, list_content
-from mirror.sources.scan import Problem
+from mirror.sources.walk import Problem
 
 
 def run(config: Config, name: str | None, *, as_json: bool, sources: bool) -> int:

@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from mirror.oci.errors import DigestInvalid, ManifestInvalid
+
+# One for all: there are tens of thousands of descriptors in memory.
+NO_ANNOTATIONS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, document: Any) -> Self:
+    def from_json(cls, document: Any, *, with_annotations: bool = True) -> Self:
         """Raises ManifestInvalid, with what is wrong, unless `document` is a descriptor."""
         if not isinstance(document, dict):
             raise ManifestInvalid(f"a descriptor is an object, not {type(document).__name__}")
@@ -37,12 +41,12 @@ class Descriptor:
             raise ManifestInvalid(f"the mediaType of {checked} is not a string")
         artifact_type, platform = document.get("artifactType"), document.get("platform")
         return cls(
-            media_type,
+            media_types.SHARED.get(media_type, media_type),
             checked,
             size,
             artifact_type if isinstance(artifact_type, str) and artifact_type else None,
             platform if isinstance(platform, dict) and platform else None,
-            string_map(document.get("annotations")),
+            string_map(document.get("annotations")) if with_annotations else NO_ANNOTATIONS,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Digests: `algorithm:hex`, with the registered algorithms only (image-spec 1.1, descriptor.md, "Digests")."""
 
 import hashlib
+import re
 from typing import Any, Self
 
 from mirror.oci.errors import DigestInvalid
@@ -8,6 +9,7 @@ from mirror.oci.errors import DigestInvalid
 # Registered algorithms and the length of their lower-case hex.
 HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = frozenset("0123456789abcdef")
+_DIGEST = re.compile("|".join(f"{algorithm}:[0-9a-f]{{{length}}}" for algorithm, length in HEX_LENGTH.items()))
 
 
 class Digest(str):
@@ -18,8 +20,7 @@ class Digest(str):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises DigestInvalid unless `text` is `algorithm:hex` of a registered algorithm and right length."""
-        algorithm, _, value = text.partition(":")
-        if HEX_LENGTH.get(algorithm) != len(value) or not _HEX.issuperset(value):
+        if _DIGEST.fullmatch(text) is None:
             raise DigestInvalid({"digest": text[:200]})
         return cls(text)
 

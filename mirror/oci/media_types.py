@@ -16,6 +16,8 @@ OCTET_STREAM = "application/octet-stream"
 
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS = frozenset({OCI_MANIFEST, OCI_INDEX, OCI_ARTIFACT, DOCKER_MANIFEST, DOCKER_LIST})
+# One string for all that say the same: there are tens of thousands of descriptors in memory.
+SHARED = {media_type: media_type for media_type in MANIFESTS}
 
 # What is sent upstream: every kind, so that no registry converts what it has.
 ACCEPT = ", ".join([OCI_MANIFEST, OCI_INDEX, OCI_ARTIFACT, DOCKER_MANIFEST, DOCKER_LIST])

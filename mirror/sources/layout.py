@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mirror.oci.descriptor import Descriptor
+from mirror.oci.descriptor import Descriptor, string_map
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid
 from mirror.sources.naming import Namer, PlaceName
@@ -39,20 +39,22 @@ def read_index(
     if not isinstance(listed, list):
         raise LayoutBroken(f"index.json: manifests is {type(listed).__name__}, expected a list")
     descriptors: dict[Digest, Descriptor] = {}
-    namings: dict[Digest, dict[Naming, None]] = {}
+    namings: dict[Digest, tuple[Naming, ...]] = {}
     problems: list[str] = []
     for document in listed:
         try:
-            descriptor = Descriptor.from_json(document)
+            # Of its annotations only the names are needed: what is listed to clients is read from the manifests.
+            descriptor = Descriptor.from_json(document, with_annotations=False)
         except ManifestInvalid as error:
             problems.append(f"index.json: {error.detail}")
             continue
         tags = repo_tags.get(descriptor.digest, ()) if repo_tags else ()
-        found, wrong = namer.namings(descriptor.annotations, tags, place)
-        descriptors.setdefault(descriptor.digest, descriptor)
-        namings.setdefault(descriptor.digest, {}).update(dict.fromkeys(found))
+        found, wrong = namer.namings(string_map(document.get("annotations")), tags, place)
+        descriptor = descriptors.setdefault(descriptor.digest, descriptor)
+        before = namings.get(descriptor.digest, ())
+        namings[descriptor.digest] = tuple(dict.fromkeys((*before, *found))) if before else found
         problems.extend(f"index.json: {reason} ({descriptor.digest})" for reason in wrong)
-    entries = tuple(Entry(descriptor, tuple(namings[digest])) for digest, descriptor in descriptors.items())
+    entries = tuple(Entry(descriptor, namings[digest]) for digest, descriptor in descriptors.items())
     return entries, tuple(problems)
 
 

@@ -100,6 +100,14 @@ class Library:
         found = self.cached_manifest(digest)
         if found is not None:
             return found
+        found = self.read_manifest(digest, near, media_type)
+        if found is not None:
+            with self._kept.lock:
+                self._kept.manifests[digest] = found
+        return found
+
+    def read_manifest(self, digest: Digest, near: Place | None, media_type: str | None = None) -> ReadManifest | None:
+        """As `manifest`, and not kept: for a reader of everything, whom nobody may follow."""
         content = self._right_content(digest, near)
         if content is None:
             return None
@@ -108,10 +116,7 @@ class Library:
         except ManifestInvalid as error:
             self._say_once("manifest_not_served", str(digest), reason=str(error.detail))
             return None
-        found = ReadManifest(Manifest(digest, links.media_type, content), links)
-        with self._kept.lock:
-            self._kept.manifests[digest] = found
-        return found
+        return ReadManifest(Manifest(digest, links.media_type, content), links)
 
     def content(self, digest: Digest, near: Place | None, max_bytes: int) -> bytes | None:
         """The right bytes of a small blob such as a config, or None."""
@@ -125,7 +130,7 @@ class Library:
 
         `verified`: what an archive only claims is hashed first, which reads all of it.
         """
-        generated = self.snapshot.generated.get(digest)
+        generated = self.snapshot.pool.generated.get(digest)
         if generated is not None:
             yield generated
             return
@@ -158,7 +163,7 @@ class Library:
             yield FileSlice(fd, location.offset, size, status.st_mtime_ns)
 
     def _right_content(self, digest: Digest, near: Place | None, max_bytes: int = MAX_MANIFEST_BYTES) -> bytes | None:
-        generated = self.snapshot.generated.get(digest)
+        generated = self.snapshot.pool.generated.get(digest)
         if generated is not None:
             return generated
         for location in self._locations(digest, near):
@@ -185,10 +190,10 @@ class Library:
             yield _Location.blob_file(near, digest)
         elif near is not None and near.members is not None and digest in near.members:
             yield _Location.member(near, near.members[digest])
-        for place, member in self.snapshot.copies(digest):
+        for place, member in self.snapshot.pool.copies(digest):
             if place is not near:
                 yield _Location.member(place, member)
-        for place in self.snapshot.folders:
+        for place in self.snapshot.pool.folders:
             if place is not near and os.path.lexists(blob_path(place.path, digest)):
                 yield _Location.blob_file(place, digest)
 

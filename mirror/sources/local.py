@@ -14,14 +14,17 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameNotYetKnown, NameUnknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository, familiar
-from mirror.sources.adoption import Stamp, adopt, changed
+from mirror.sources.adoption import Adoption, Stamp, changed
+from mirror.sources.heap import settle, uncollected
 from mirror.sources.library import Library
 from mirror.sources.reach import RETRY_MISSING_SECONDS
-from mirror.sources.scan import Problem, Scan, Scanner
+from mirror.sources.scan import Scan, Scanner
+from mirror.sources.scan_process import ScanProcess, ScanProcessEnded
 from mirror.sources.shelf import Job
 from mirror.sources.snapshot import EMPTY, LocalRepository, Snapshot
 from mirror.sources.source import GENERATED_WARNING, LOCAL, Found, Origin
 from mirror.sources.view import View
+from mirror.sources.walk import Problem
 from mirror.store.body import BlobBody, body_size
 from mirror.store.generated import GeneratedManifests
 from mirror.store.threads import acquire
@@ -44,14 +47,21 @@ class LocalContent:
     """A `Source` over layouts and archives. `generation` grows with every new snapshot."""
 
     def __init__(
-        self, scanner: Scanner, remembered: Remembered, generated: GeneratedManifests, refresh_seconds: float
+        self,
+        scanner: Scanner,
+        remembered: Remembered,
+        generated: GeneratedManifests,
+        refresh_seconds: float,
+        scan_process: ScanProcess | None = None,
     ) -> None:
         self._scanner = scanner
+        self._scan_process = scan_process
         self._remembered = remembered
         self._generated = generated
         self._refresh_seconds = refresh_seconds
         verify = scanner.shelf.verify if scanner.shelf else None
         self._view = View(Library(EMPTY, verify=verify), generated)
+        self._adoption = Adoption()
         self._problems: frozenset[Problem] = frozenset()
         # Whether a scan found changes that are not served yet; it stays so where serving them failed.
         self._behind = False
@@ -116,6 +126,9 @@ class LocalContent:
         tasks = [task for task in (self._task, self._working) if task is not None]
         for task in tasks:
             task.cancel()
+        if self._scan_process is not None:
+            # Whoever waits for its answer waits no longer.
+            await asyncio.to_thread(self._scan_process.close)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def unknown(self, name: str, reason: str | None = None) -> NameUnknown:
@@ -210,7 +223,8 @@ class LocalContent:
         while True:
             self._wanted.clear()
             try:
-                await self._scan_once()
+                with uncollected():
+                    await self._scan_once()
             except Exception:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
                 log.exception("scan_failed")
@@ -221,10 +235,10 @@ class LocalContent:
                 pass
 
     async def _scan_once(self) -> None:
-        scan = await asyncio.to_thread(self._scanner.scan)
+        scan = await asyncio.to_thread(self._scan)
         if await asyncio.to_thread(self._remembered.refresh):
             # What was forgotten while it is here is seen again.
-            await self._remember(self.snapshot)
+            await asyncio.to_thread(self._remembered.add, self.snapshot.plain_names)
         unpacking = any(job.unpacks and job not in self._tried for job in scan.jobs)
         # What was unpacked is known to nobody before it is published: till then its names may yet turn up.
         self._unpacking |= unpacking
@@ -235,23 +249,34 @@ class LocalContent:
             return
         self._report(scan)
         # Half a second for 50,000 entries: never in the event loop.
-        first = await asyncio.to_thread(Snapshot.of, scan.places)
-        library = Library(first, self._view.library)
+        before = self._view.library
+        first = await asyncio.to_thread(Snapshot.of, scan.places, None, before.snapshot)
+        library = Library(first, before)
         if not self._scanned.is_set():
             # The first requests need not wait for the homes of entries without names.
             await self._publish(library)
             self._scanned.set()
-        adopted = await asyncio.to_thread(adopt, first, library)
+        adopted = await asyncio.to_thread(self._adoption.adopt, first, library)
         self._unread = adopted.unread
-        snapshot = (
-            await asyncio.to_thread(Snapshot.of, scan.places, adopted.homes)
-            if adopted.homes
-            else replace(first, adopted=True)
-        )
+        snapshot = await asyncio.to_thread(Snapshot.of, scan.places, adopted.homes, first)
         await self._publish(Library(snapshot, library))
+        if not self._adopted.is_set():
+            settle()
         self._adopted.set()
         self._behind = False
         self._unpacking = unpacking
+        await asyncio.to_thread(self._scanner.save)
+
+    def _scan(self) -> Scan:
+        """The first scan runs here, since every request waits for it; the others where they disturb nobody."""
+        if self._scan_process is not None and self._scanned.is_set():
+            try:
+                return self._scanner.apply(self._scan_process.look(self._scanner))
+            except ScanProcessEnded as error:
+                if self._scan_process.closed:
+                    raise
+                event(log, logging.WARNING, "scan_process_ended", reason=str(error))
+        return self._scanner.scan()
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
@@ -267,9 +292,7 @@ class LocalContent:
 
     async def _publish(self, library: Library) -> None:
         snapshot = library.snapshot
-        # Before anybody can see them: a name that was answered once is never forgotten by a crash.
-        await self._remember(snapshot)
-        self._view = await asyncio.to_thread(View, library, self._generated, self._view)
+        self._view = await asyncio.to_thread(self._prepare, library)
         self.generation += 1
         event(
             log,
@@ -277,12 +300,16 @@ class LocalContent:
             "serving",
             repositories=len(snapshot.repositories),
             places=len(snapshot.places),
-            tags=sum(len(repository.tags) for repository in snapshot.repositories.values()),
+            tags=snapshot.tag_count,
         )
 
-    async def _remember(self, snapshot: Snapshot) -> None:
-        plain = [str(name) for name, repository in snapshot.repositories.items() if repository.plain]
-        await asyncio.to_thread(self._remembered.add, plain)
+    def _prepare(self, library: Library) -> View:
+        """What would keep the event loop: names to be remembered, lists to be sorted, what is known to be kept."""
+        snapshot = library.snapshot
+        # Before anybody can see them: a name that was answered once is never forgotten by a crash.
+        self._remembered.add(snapshot.plain_names)
+        snapshot.prepare(self._view.snapshot)
+        return View(library, self._generated, self._view)
 
     def _report(self, scan: Scan) -> None:
         now = frozenset(scan.problems)

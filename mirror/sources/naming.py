@@ -54,9 +54,12 @@ class Namer:
         self, annotations: Mapping[str, str], repo_tags: Sequence[str], place: PlaceName
     ) -> tuple[tuple[Naming, ...], tuple[str, ...]]:
         """Every name that an entry with these annotations and RepoTags goes by, and what was wrong with the rest."""
+        ref_name = annotations.get(REF_NAME, "")
+        if not repo_tags and CONTAINERD_NAME not in annotations and is_local_tag(ref_name):
+            # Nearly every entry there is: a bare tag, or none.
+            return ((Naming(place.name, ref_name, place.plain),) if place.name is not None else ()), ()
         found: dict[tuple[Name, str | None], Naming] = {}
         problems: list[str] = []
-        ref_name = annotations.get(REF_NAME, "")
         full_names = [*repo_tags, annotations.get(CONTAINERD_NAME, "")]
         if ":" in ref_name or "/" in ref_name:
             full_names.append(ref_name)

@@ -44,9 +44,13 @@ class Reach:
 
     def still_holds(self, repository: LocalRepository) -> bool:
         """Whether what was explored is true of this repository too: the same entries of the same places."""
-        return self._roots.keys() == repository.roots.keys() and all(
-            before.place is (now := repository.roots[digest]).place and before.descriptor is now.descriptor
-            for digest, before in self._roots.items()
+        # Most repositories are the very ones of the snapshot before.
+        return self._roots is repository.roots or (
+            self._roots.keys() == repository.roots.keys()
+            and all(
+                before.place is (now := repository.roots[digest]).place and before.descriptor is now.descriptor
+                for digest, before in self._roots.items()
+            )
         )
 
     def moved_to(self, library: Library) -> "Reach":

@@ -69,7 +69,7 @@ class View:
         if reached is None:
             return self._made_here(repository, digest)
         found = self.library.manifest(digest, reached.near, reached.media_type) if reached.is_manifest else None
-        return Meaning(found.manifest, digest in self.snapshot.generated) if found else None
+        return Meaning(found.manifest, digest in self.snapshot.pool.generated) if found else None
 
     @contextmanager
     def blob(
@@ -103,7 +103,7 @@ class View:
     def _read(self, candidate: Candidate) -> Meaning | None:
         descriptor = candidate.descriptor
         found = self.library.manifest(descriptor.digest, candidate.place, descriptor.media_type)
-        return Meaning(found.manifest, descriptor.digest in self.snapshot.generated) if found else None
+        return Meaning(found.manifest, descriptor.digest in self.snapshot.pool.generated) if found else None
 
     def _join(self, repository: LocalRepository, tag: str) -> Meaning | None:
         """A tag that several places give. What is generated is stored before anybody hears of it."""

@@ -16,7 +16,8 @@ from mirror.server.names import NameRules
 from mirror.server.registry import Registry
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
-from mirror.sources.scan import Root, Scan, Scanner
+from mirror.sources.scan import Scan, Scanner
+from mirror.sources.walk import Root
 from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 from tests.content import LayoutWriter

@@ -10,8 +10,9 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.sources.adoption import adopt, changed, find_homes
 from mirror.sources.library import Library
-from mirror.sources.scan import Root, Scanner
+from mirror.sources.scan import Scanner
 from mirror.sources.snapshot import Snapshot
+from mirror.sources.walk import Root
 from tests.content import LayoutWriter
 
 SBOM = "application/spdx+json"

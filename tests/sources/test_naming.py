@@ -7,8 +7,9 @@ import pytest
 from mirror.oci.digest import Digest
 from mirror.oci.names import Host
 from mirror.sources.naming import Namer, PlaceName
-from mirror.sources.scan import Root, Scanner
+from mirror.sources.scan import Scanner
 from mirror.sources.snapshot import Snapshot
+from mirror.sources.walk import Root
 from tests.content import REF_NAME, LayoutWriter
 
 CONTAINERD = "io.containerd.image.name"
