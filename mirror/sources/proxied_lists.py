@@ -63,7 +63,7 @@ class ProxiedLists:
             found = await self._freshness.answer(question, _kept(cached, _tags))
         except OciError as error:
             own = repository.tags()
-            if not own or self._counts(error):
+            if cached is not None or not own or self._counts(error):
                 raise
             found = Found(own, _from_cache(self._freshness.origin("hit", None, 0)))
         start = bisect_right(found.value, last) if last else 0
@@ -83,7 +83,7 @@ class ProxiedLists:
         try:
             return await self._freshness.answer(question, _kept(cached, _descriptors))
         except OciError as error:
-            if not repository.exists() or self._counts(error):
+            if cached is not None or not repository.exists() or self._counts(error):
                 raise
             fallback = await self._manifests.cached(repository, subject.fallback_tag)
             return Found(_children(fallback), _from_cache(self._freshness.origin("hit", None, 0)))
