@@ -24,6 +24,7 @@ NO_API_SECONDS = 3600.0
 
 FROM_CACHE = "the upstream cannot be asked: this list holds only what is cached"
 
+
 class Tags(Protocol):
     """How a tag is had: for the fallback tag of an upstream without the referrers API."""
 
