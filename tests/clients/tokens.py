@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.hub import Basic, TokenIssuer
-from tests.hub.server import Reply
+from tests.hub.delivery import Reply
 
 ISSUER, SERVICE = "tests", "registry of the tests"
 
