@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from mirror.sources.archive_reader import ArchiveReader
+from mirror.sources.place_memory import RememberedPlaces
 from mirror.sources.scan import Changes, Scanner
 from mirror.sources.shelf import Failures, Shelf
 from mirror.sources.walk import Root
 from mirror.store.archive_state import ArchiveState
+from mirror.store.place_state import PlaceState
 
 _PACKAGES = str(Path(__file__).parents[2])
 # Requests come first where both want the same CPU.
@@ -35,11 +37,15 @@ class ScanProcessEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
-    """What a scanner is made of, as plain values. `state_file` remembers what slow reading of archives found."""
+    """What a scanner is made of, as plain values.
+
+    `state_file` remembers what slow reading of archives found, `places_file` what was read of everything.
+    """
 
     roots: Sequence[Root]
     own_hosts: frozenset[str]
     state_file: str
+    places_file: str
     unpacked_folder: str
     max_unpacked_bytes: int
 
@@ -49,7 +55,8 @@ class ScanSettings:
         `tidies`: whether what no archive needs any more is dropped from the cache.
         """
         reader = ArchiveReader(ArchiveState(self.state_file), self.unpacked_folder, self.max_unpacked_bytes)
-        return Scanner(self.roots, self.own_hosts, Shelf(reader, tidies))
+        memory = RememberedPlaces(PlaceState(self.places_file))
+        return Scanner(self.roots, self.own_hosts, Shelf(reader, tidies), memory)
 
 
 @dataclass(slots=True)
@@ -137,6 +144,7 @@ def serve(descriptor: int) -> None:
         settings, known = connection.recv()
         scanner: Scanner = settings.scanner()
         scanner.know(known)
+        scanner.memory = None  # the owner's to read and write
         while True:
             failures: Failures = connection.recv()
             if scanner.shelf is not None:
