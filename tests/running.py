@@ -58,8 +58,13 @@ class Client:
         if receive_buffer_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.socket.settimeout(PATIENCE_SECONDS)
-        self.socket.connect((name.strip("[]"), int(port)))
-        self._rest = b""
+        try:
+            self.socket.connect((name.strip("[]"), int(port)))
+        except BaseException:
+            self.socket.close()
+            raise
+        # What was received and not yet read.
+        self.pending = b""
 
     def __enter__(self) -> "Client":
         return self
@@ -77,27 +82,28 @@ class Client:
 
     def head(self) -> Reply:
         """The head of the next answer; its body is left to `body`."""
-        while b"\r\n\r\n" not in self._rest:
+        while b"\r\n\r\n" not in self.pending:
             piece = self.socket.recv(65536)
-            assert piece, f"closed instead of an answer, after {self._rest!r}"
-            self._rest += piece
-        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
+            assert piece, f"closed instead of an answer, after {self.pending!r}"
+            self.pending += piece
+        head, _, self.pending = self.pending.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         return Reply(int(first.split(" ")[1]), headers, b"")
 
     def body(self, size: int) -> bytes:
         """`size` bytes, or fewer where the connection was closed or cut."""
-        while len(self._rest) < size:
+        found = bytearray(self.pending)
+        while len(found) < size:
             try:
                 piece = self.socket.recv(1 << 20)
             except ConnectionResetError:
                 break
             if not piece:
                 break
-            self._rest += piece
-        found, self._rest = self._rest[:size], self._rest[size:]
-        return found
+            found += piece
+        self.pending = bytes(found[size:])
+        return bytes(found[:size])
 
     def rest(self) -> bytes:
         """Everything until the connection ends."""

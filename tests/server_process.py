@@ -48,6 +48,11 @@ class MirrorProcess:
         assert self._process is not None, "not started"
         return self._process.pid
 
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The process, once started."""
+        return self._process
+
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The log lines so far, those of one event if it is named."""
         lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []

@@ -96,7 +96,15 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
         if metrics is not None:
             metrics.before_reading(partial(_count_elsewhere, local, kept))
         async with listener, _beside(local, slot, metrics):
-            event(log, logging.INFO, "listening", url=listener.url, config=config.source, cache=config.cache.path)
+            event(
+                log,
+                logging.INFO,
+                "listening",
+                url=listener.url,
+                config=config.source,
+                layouts=[str(root.path) for root in config.layouts],
+                cache=config.cache.path,
+            )
             yield Running(listener, local)
 
 

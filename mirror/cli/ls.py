@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from mirror.app import view_now
-from mirror.cli.table import human_size, print_table
+from mirror.cli.table import human_size, print_table, printable
 from mirror.config import Config
 from mirror.oci.names import Name, Repository, split_host
 from mirror.sources.listing import Listed, list_content
@@ -42,13 +42,13 @@ def _print(rows: Sequence[Listed], problems: Sequence[Problem], sources: bool) -
             ", ".join(row.platforms),
             human_size(row.size),
             "; ".join(_notes(row)),
-            *([", ".join(row.sources)] if sources else []),
+            *([", ".join(map(str, row.sources))] if sources else []),
         ]
         for row in rows
     ]
     print_table(header, lines)
     for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
+        print(printable(f"skipped: {problem}"), file=sys.stderr)
 
 
 def _notes(row: Listed) -> list[str]:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from mirror.logs import event
 from mirror.server.answer import Answer
-from mirror.server.protocol import Server
+from mirror.server.protocol import Server, answering
 from mirror.server.registry import Pending, Registry
 from mirror.server.send import send
 
@@ -53,8 +53,6 @@ class Listener:
         self._on_stopping = on_stopping
         self._server: Server
         self._runner: web.ServerRunner
-        # The futures of answers under way, which a graceful end waits for.
-        self._sending: set[asyncio.Future[None]] = set()
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -85,15 +83,17 @@ class Listener:
         """Stops accepting, finishes what is being sent within the time-out, then cuts the rest."""
         for site in list(self._runner.sites):
             await site.stop()
-        self._server.pre_shutdown()  # idle connections end here
+        await asyncio.sleep(0)  # who was accepted before is known after this
+        self._server.pre_shutdown()  # idle connections end here, others with their answer
         if self._on_stopping is not None:
             await self._on_stopping()
         try:
             async with asyncio.timeout(self._shutdown_timeout_seconds):
-                while self._sending:
-                    await asyncio.wait(self._sending, return_when=asyncio.ALL_COMPLETED)
+                # A connection stays until its last byte has left: an answer that was written is not yet sent.
+                while self._server.connections:  # noqa: ASYNC110 there is no event for it
+                    await asyncio.sleep(0.01)
         except TimeoutError:
-            event(log, logging.WARNING, "answers_cut_at_shutdown", count=len(self._sending))
+            event(log, logging.WARNING, "answers_cut_at_shutdown", count=len(self._server.connections))
         await self._runner.cleanup()
 
     async def reload_tls(self) -> None:
@@ -110,16 +110,11 @@ class Listener:
             event(log, logging.INFO, "tls_reread", cert=self._tls.cert)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        sent = asyncio.get_running_loop().create_future()
-        self._sending.add(sent)
-        try:
+        with answering(request):
             found = self.registry.find(request.method, request.raw_path, request.headers)
             if isinstance(found, Answer):
                 return await self._send(request, found)
             return await self._finish(request, found)
-        finally:
-            self._sending.discard(sent)
-            sent.set_result(None)
 
     async def _finish(self, request: web.BaseRequest, pending: Pending) -> web.StreamResponse:
         async with pending.answer() as answer:

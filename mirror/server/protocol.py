@@ -1,6 +1,8 @@
 """aiohttp's connection handling, with this registry's errors: what is no HTTP is answered like everything else."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -15,7 +17,15 @@ log = logging.getLogger(__name__)
 
 
 class Connection(web.RequestHandler):
-    """One client's connection."""
+    """One client's connection. `is_answering` while a request of it is being answered."""
+
+    is_answering = False
+
+    def close(self) -> None:
+        """End it with the answer that is being sent, or at once where there is none."""
+        super().close()
+        if not self.is_answering and self.transport is not None:
+            self.transport.close()
 
     def handle_error(
         self,
@@ -26,8 +36,11 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """The last answer of a connection whose request could not be read, or whose answer failed unforeseen.
 
-        Raises ConnectionError where an answer has begun: a second one would land inside its body.
+        Raises ConnectionError, which ends the connection, where the client is gone, and where an answer has begun:
+        a second one would land inside its body.
         """
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client is gone, or was cut off: whoever did that has said so
         if isinstance(exc, HttpProcessingError):
             # Scanners send garbage all day long: nothing that an operator should read.
             event(log, logging.DEBUG, "malformed_request", remote=request.remote, reason=type(exc).__name__)
@@ -42,6 +55,19 @@ class Connection(web.RequestHandler):
         response = web.Response(status=found.status, headers=headers, body=body)
         response.force_close()
         return response
+
+
+@contextmanager
+def answering(request: web.BaseRequest) -> Iterator[None]:
+    """Within it the request's connection is not idle; what is sent must be sent when it ends."""
+    connection = request.protocol
+    if isinstance(connection, Connection):
+        connection.is_answering = True
+    try:
+        yield
+    finally:
+        if isinstance(connection, Connection):
+            connection.is_answering = False
 
 
 class Server(web.Server):

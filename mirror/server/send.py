@@ -26,7 +26,10 @@ async def send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
     if answer.status != 304:
         headers["Content-Length"] = str(answer.length)
     if isinstance(answer.body, bytes) and answer.send_body:
-        return web.Response(status=answer.status, headers=headers, body=answer.body[answer.start : answer.stop])
+        whole = web.Response(status=answer.status, headers=headers, body=answer.body[answer.start : answer.stop])
+        await whole.prepare(request)
+        await whole.write_eof()
+        return whole
     response = web.StreamResponse(status=answer.status, headers=headers)
     await response.prepare(request)
     if answer.send_body:

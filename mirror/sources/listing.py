@@ -16,6 +16,23 @@ from mirror.sources.view import Meaning, View
 
 
 @dataclass(frozen=True, slots=True)
+class ListedSource:
+    """A place that gives a tag: the platforms served from it, and those that a newer file's hide."""
+
+    path: str
+    platforms: tuple[str, ...]
+    hidden: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": self.path, "platforms": list(self.platforms), "hidden": list(self.hidden)}
+
+    def __str__(self) -> str:
+        hidden = [f"{platform}: by digest only, another file is newer" for platform in self.hidden]
+        said = ", ".join([*self.platforms, *hidden])
+        return f"{self.path} ({said})" if said else self.path
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
     """One line. `tag` is None for what is reached by digest only. `size` in bytes, everything below included.
 
@@ -32,7 +49,7 @@ class Listed:
     plain: bool
     generated: bool
     problems: tuple[str, ...]
-    sources: tuple[str, ...]
+    sources: tuple[ListedSource, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As `mirror ls --json` prints it."""
@@ -46,7 +63,7 @@ class Listed:
             "plain": self.plain,
             "generated": self.generated,
             "problems": list(self.problems),
-            "sources": list(self.sources),
+            "sources": [source.to_json() for source in self.sources],
         }
 
 
@@ -77,13 +94,22 @@ def _listed(view: View, repository: LocalRepository, tag: str | None, candidates
         tag=tag,
         digest=meaning.manifest.digest if meaning else descriptor.digest,
         media_type=meaning.manifest.media_type if meaning else descriptor.media_type,
-        platforms=tuple(dict.fromkeys(walk.platforms)),
+        platforms=tuple(dict.fromkeys(platform for platform, _ in walk.platforms)),
         size=walk.size,
         plain=repository.plain,
         generated=meaning is not None and meaning.generated,
         problems=tuple(walk.problems),
-        sources=tuple(_place(candidate) for candidate in candidates),
+        sources=tuple(_source(view, candidate, walk) for candidate in candidates),
     )
+
+
+def _source(view: View, candidate: Candidate, served: "_Walk") -> ListedSource:
+    own = _Walk(view.library, [candidate], None).platforms
+    shown, hidden = (
+        tuple(dict.fromkeys(platform for platform, digest in own if served.has(digest) is wanted))
+        for wanted in (True, False)
+    )
+    return ListedSource(_place(candidate), shown, hidden)
 
 
 def _place(candidate: Candidate) -> str:
@@ -99,7 +125,7 @@ class _Walk:
         self._near = candidates[0]
         self._seen: set[Digest] = set()
         self.size = 0
-        self.platforms: list[str] = []
+        self.platforms: list[tuple[str, Digest]] = []
         self.problems: list[str] = []
         if meaning is None:
             self._manifest(self._near.descriptor)
@@ -125,7 +151,11 @@ class _Walk:
             self._blob(blob)
         platform = platform_of(self._library, descriptor, self._near, found)
         if platform and not found.links.manifests:
-            self.platforms.append(platform_text(platform))
+            self.platforms.append((platform_text(platform), descriptor.digest))
+
+    def has(self, digest: Digest) -> bool:
+        """Whether it lies below the manifest."""
+        return digest in self._seen
 
     def _blob(self, descriptor: Descriptor) -> None:
         if descriptor.digest in self._seen:

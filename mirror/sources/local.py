@@ -236,10 +236,16 @@ class LocalContent:
 
     async def _scan_once(self) -> None:
         scan = await asyncio.to_thread(self._scan)
-        await asyncio.to_thread(self._remembered.refresh)
+        if await asyncio.to_thread(self._remembered.refresh):
+            # What was forgotten while it is here is seen again.
+            await asyncio.to_thread(self._remembered.add, self.snapshot.plain_names)
+        unpacking = any(job.unpacks and job not in self._tried for job in scan.jobs)
+        # What was unpacked is known to nobody before it is published: till then its names may yet turn up.
+        self._unpacking |= unpacking
         self._begin_work(scan.jobs)
         self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
         if not self._behind and self._adopted.is_set():
+            self._unpacking = unpacking
             return
         self._report(scan)
         # Half a second for 50,000 entries: never in the event loop.
@@ -258,6 +264,7 @@ class LocalContent:
             settle()
         self._adopted.set()
         self._behind = False
+        self._unpacking = unpacking
         await asyncio.to_thread(self._scanner.save)
 
     def _scan(self) -> Scan:
@@ -273,7 +280,6 @@ class LocalContent:
 
     def _begin_work(self, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next scan find more."""
-        self._unpacking = any(job.unpacks and job not in self._tried for job in jobs)
         if jobs and (self._working is None or self._working.done()):
             self._working = asyncio.create_task(self._work(jobs), name="work on archives")
 

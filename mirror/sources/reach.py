@@ -56,6 +56,7 @@ class Reach:
     def moved_to(self, library: Library) -> "Reach":
         """The same exploration, going on in a newer library."""
         self._library = library
+        self._missing_since = 0.0  # what was missing may have come with what is new
         return self
 
     def known(self, digest: Digest) -> Reached | None:

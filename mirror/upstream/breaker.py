@@ -53,11 +53,13 @@ class BreakerRecord:
 
 
 class BreakerState(Protocol):
-    """Where the record of one endpoint is kept. Neither call may wait."""
+    """Where the record of one endpoint is kept. No call may wait."""
 
     def load(self) -> BreakerRecord: ...
 
     def store(self, record: BreakerRecord) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class MemoryBreakerState:
@@ -71,6 +73,9 @@ class MemoryBreakerState:
 
     def store(self, record: BreakerRecord) -> None:
         self._record = record
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class FileBreakerState:
@@ -134,6 +139,9 @@ class Breaker:
         self._state: BreakerState = state or MemoryBreakerState()
         self._observe = observe
         self._now = clock
+
+    def close(self) -> None:
+        self._state.close()
 
     @property
     def open_seconds(self) -> float:

@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest, is_digest
+from mirror.oci.errors import DigestInvalid
 from mirror.oci.names import is_repository, is_tag
 from mirror.upstream.answers import UpstreamBody, UpstreamManifest, UpstreamManifestHead
 from mirror.upstream.blobs import blob_size, body_chunks, open_blob_at
@@ -29,8 +30,8 @@ SMALL_REQUESTS = 16
 class UpstreamClient:
     """Enter it before use. Every method raises `UpstreamError`s; `deadline_seconds` bounds the wait for an answer.
 
-    `breaker_state` gives the place where an endpoint's breaker is kept, by the endpoint's URL. Names and tags that
-    the specification's grammar does not know are NotFound, and no packet is sent for them.
+    `breaker_state` gives the place where an endpoint's breaker is kept, by the endpoint's URL; it is called in a
+    thread. Names and tags that the specification's grammar does not know are NotFound, without a packet sent.
     """
 
     def __init__(
@@ -41,22 +42,30 @@ class UpstreamClient:
     ) -> None:
         self.settings = settings
         self._observe = observe
-        self._breakers = [
-            Breaker(settings.host, endpoint.url, breaker_state(endpoint.url), observe)
-            for endpoint in settings.endpoints
-        ]
+        self._breaker_state = breaker_state
         self._exchanges: list[Exchange] = []
-        self._failover = FailOver(settings.host, self._exchanges, settings.retries, settings.backoff_seconds)
+        self._failover = FailOver(settings, self._exchanges)
         self._small_slots = asyncio.Semaphore(SMALL_REQUESTS)
         self._blob_slots = asyncio.Semaphore(settings.max_connections)
 
     async def start(self) -> None:
         """Raises OSError where a certificate file cannot be used."""
-        own = await asyncio.to_thread(tls_context, self.settings.tls, with_certificate=True)
-        other = await asyncio.to_thread(tls_context, self.settings.tls, with_certificate=False)
-        for endpoint, breaker in zip(self.settings.endpoints, self._breakers, strict=True):
-            connections = Connections(self.settings, own, other)
-            self._exchanges.append(Exchange(endpoint, connections, breaker, self._observe))
+        # Certificates and the breakers' records are files.
+        self._exchanges.extend(await asyncio.to_thread(self._open))
+
+    def _open(self) -> list[Exchange]:
+        settings, observe = self.settings, self._observe
+        own = tls_context(settings.tls, with_certificate=True)
+        other = tls_context(settings.tls, with_certificate=False) if settings.tls.client_cert else own
+        return [
+            Exchange(
+                endpoint,
+                Connections(settings, own, other),
+                Breaker(settings.host, endpoint.url, self._breaker_state(endpoint.url), observe),
+                observe,
+            )
+            for endpoint in settings.endpoints
+        ]
 
     async def close(self) -> None:
         """Drops every connection; what still runs on one fails."""
@@ -80,7 +89,7 @@ class UpstreamClient:
     @property
     def open_seconds(self) -> float:
         """How long no endpoint will be asked; 0 where one will."""
-        return min((breaker.open_seconds for breaker in self._breakers), default=0.0)
+        return min((one.breaker.open_seconds for one in self._exchanges), default=0.0)
 
     async def head_manifest(
         self, repository: str, reference: str, *, deadline_seconds: float | None = None
@@ -145,11 +154,7 @@ class UpstreamClient:
         return await self._small("resolve", lambda one: list_referrers(one, repository, subject), deadline_seconds)
 
     async def _small(self, capability: Capability, work: Work[T], deadline_seconds: float | None) -> T:
-        async def with_slot(exchange: Exchange) -> T:
-            async with self._small_slots:
-                return await work(exchange)
-
-        return await self._failover.run(capability, with_slot, deadline_seconds)
+        return await self._failover.run(capability, work, deadline_seconds, self._small_slots)
 
     async def _blob_slot(self, stack: AsyncExitStack, deadline_seconds: float | None) -> None:
         try:
@@ -163,8 +168,15 @@ def _check(host: str, repository: str, reference: str | None = None) -> None:
     """Raises NotFound for what no registry has by the specification's grammar."""
     if not is_repository(repository):
         raise NotFound(host, "no repository can have that name", code="NAME_UNKNOWN")
-    if reference is not None and not (isinstance(reference, Digest) or is_digest(reference) or is_tag(reference)):
-        raise NotFound(host, "no manifest can have that tag", code="MANIFEST_UNKNOWN")
+    if reference is not None and not (is_tag(reference) or _is_checked_digest(reference)):
+        raise NotFound(host, "no manifest can have that tag or digest", code="MANIFEST_UNKNOWN")
+
+
+def _is_checked_digest(reference: str) -> bool:
+    try:
+        return bool(Digest.parse(reference))
+    except DigestInvalid:
+        return False
 
 
 def _capability(reference: str) -> Capability:

@@ -7,6 +7,7 @@ from typing import Literal
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, ThreadedResolver
 
 from mirror.upstream.addresses import AddressGate
+from mirror.upstream.errors import Refused
 from mirror.upstream.settings import TlsSettings, UpstreamSettings
 
 USER_AGENT = f"mirror/{version('oci-mirror')}"
@@ -43,10 +44,13 @@ class Connections:
         self.settings = settings
         self._tls = {"own": own_tls, "realm": own_tls, "elsewhere": other_tls}
         self._sessions: dict[Role, ClientSession] = {}
+        self._closed = False
         self.gate = AddressGate()
 
     def session(self, role: Role) -> ClientSession:
-        """The session of that role; call in the event loop."""
+        """The session of that role; call in the event loop. Raises Refused once closed."""
+        if self._closed:
+            raise Refused(self.settings.host, "the client is closed")
         if role not in self._sessions:
             self._sessions[role] = self._open(role)
         return self._sessions[role]
@@ -75,6 +79,7 @@ class Connections:
         )
 
     async def close(self) -> None:
+        self._closed = True
         sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             await session.close()

@@ -6,10 +6,11 @@ The file: docs.docker.com/reference/cli/docker/login; the helpers: github.com/do
 import asyncio
 import base64
 import binascii
-import contextlib
 import json
 import os
 import re
+import signal
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from mirror.upstream.credentials import CachedCredentials, Credentials, Credenti
 
 # Under which Docker keeps the Hub's credentials, since long before registries had a second version.
 HUB_KEY = "https://index.docker.io/v1/"
-HELPER_TIMEOUT_SECONDS = 30.0
-_MAX_HELPER_BYTES = 256 * 1024
+# A program that hangs must not keep the mirror from stopping for longer than that.
+HELPER_TIMEOUT_SECONDS = 15.0
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What a helper gives as the user's name when the secret is an identity token.
 _TOKEN_USER = "<token>"  # noqa: S105 a marker
@@ -94,7 +95,7 @@ def _from_entry(entry: Mapping[str, Any], path: Path) -> Credentials | None:
     return Credentials(str(username), str(password), identity or None, registry or None)
 
 
-async def ask_helper(name: str, host: str) -> Credentials | None:
+async def ask_helper(name: str, host: str, timeout_seconds: float = HELPER_TIMEOUT_SECONDS) -> Credentials | None:
     """Run `docker-credential-<name> get`; the host goes to its standard input.
 
     None where the helper knows no credentials for the host. Raises CredentialsUnreadable; what the helper wrote is
@@ -102,38 +103,27 @@ async def ask_helper(name: str, host: str) -> Credentials | None:
     """
     if not _HELPER_NAME.fullmatch(name):
         raise CredentialsUnreadable("a credential helper's name has letters, digits, dots and dashes only")
-    program = f"docker-credential-{name}"
-    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    question = HUB_KEY if host == DOCKER_HUB else host
+    # In a thread: starting a program opens files and copies this process's memory map.
+    return await asyncio.to_thread(_run_helper, f"docker-credential-{name}", question, timeout_seconds)
+
+
+def _run_helper(program: str, question: str, timeout_seconds: float) -> Credentials | None:
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
     try:
-        process = await asyncio.create_subprocess_exec(program, "get", stdin=pipe, stdout=pipe, stderr=null)
+        # A session of its own, so that what it starts ends with it: it could hold the pipe open.
+        process = subprocess.Popen(  # noqa: S603 the operator configured the program
+            [program, "get"], stdin=pipe, stdout=pipe, stderr=null, start_new_session=True
+        )
     except OSError as error:
         raise CredentialsUnreadable(f"{program} cannot be run: {error.strerror}") from None
-    question = HUB_KEY if host == DOCKER_HUB else host
-    try:
-        async with asyncio.timeout(HELPER_TIMEOUT_SECONDS):
-            output = await _converse(process, question.encode())
-            status = await process.wait()
-    except TimeoutError:
-        raise CredentialsUnreadable(f"{program} did not answer in {HELPER_TIMEOUT_SECONDS:g} s") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    return _from_helper(program, status, output)
-
-
-async def _converse(process: asyncio.subprocess.Process, question: bytes) -> bytes:
-    assert process.stdin is not None  # noqa: S101 asked for above
-    assert process.stdout is not None  # noqa: S101 asked for above
-    with contextlib.suppress(ConnectionError):
-        process.stdin.write(question + b"\n")
-        await process.stdin.drain()
-        process.stdin.close()
-    output = b""
-    while len(output) <= _MAX_HELPER_BYTES and (chunk := await process.stdout.read(65536)):
-        output += chunk
-    return output
+    with process:
+        try:
+            output, _ = process.communicate(f"{question}\n".encode(), timeout_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise CredentialsUnreadable(f"{program} did not answer in {timeout_seconds:g} s") from None
+    return _from_helper(program, process.returncode, output)
 
 
 def _from_helper(program: str, status: int, output: bytes) -> Credentials | None:

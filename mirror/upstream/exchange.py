@@ -13,6 +13,7 @@ from mirror.upstream.connections import Connections
 from mirror.upstream.errors import BadAnswer, Unauthorized
 from mirror.upstream.events import Observe, RateLimitSeen, RequestDone
 from mirror.upstream.http import Answer, refusal
+from mirror.upstream.links import parse_next
 from mirror.upstream.redirects import send_following
 from mirror.upstream.settings import Endpoint
 
@@ -35,6 +36,7 @@ class Exchange:
     async def close(self) -> None:
         await self._auth.close()
         await self._connections.close()
+        self.breaker.close()
 
     def url(self, repository: str, rest: str) -> URL:
         """`rest` is what follows the repository in the path, and the query."""
@@ -95,20 +97,3 @@ class Exchange:
             path = prefix + path
         query = f"?{url.raw_query_string}" if url.raw_query_string else ""
         return URL(f"{self._base.origin()}{path}{query}", encoded=True)
-
-
-_LINK = re.compile(r"\s*<([^>]*)>((?:\s*;\s*[^\s;,=]+\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))*)\s*(?:,|$)")
-_REL_NEXT = re.compile(r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next(?=[\s;]|$))", re.IGNORECASE)
-
-
-def parse_next(headers: list[str]) -> str | None:
-    """The target of the first `rel="next"` in Link headers (RFC 8288, 3); None where there is none."""
-    for header in headers:
-        position = 0
-        while match := _LINK.match(header, position):
-            if _REL_NEXT.search(match[2]):
-                return match[1]
-            position = match.end()
-            if position >= len(header):
-                break
-    return None

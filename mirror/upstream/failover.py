@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeVar
 
 from mirror.upstream.errors import (
@@ -16,7 +17,7 @@ from mirror.upstream.errors import (
     UpstreamError,
 )
 from mirror.upstream.exchange import Exchange
-from mirror.upstream.settings import Capability
+from mirror.upstream.settings import Capability, UpstreamSettings
 
 T = TypeVar("T")
 Work = Callable[[Exchange], Awaitable[T]]
@@ -27,42 +28,56 @@ _MAX_PAUSE_SECONDS = 10.0
 class FailOver:
     """Endpoints in their order, each behind its breaker; then, where it may help, again after a pause."""
 
-    def __init__(self, host: str, exchanges: Sequence[Exchange], retries: int, backoff_seconds: float) -> None:
-        self._host, self._exchanges = host, exchanges
-        self._retries, self._backoff_seconds = retries, backoff_seconds
+    def __init__(self, settings: UpstreamSettings, exchanges: Sequence[Exchange]) -> None:
+        self._host, self._settings, self._exchanges = settings.host, settings, exchanges
 
-    async def run(self, capability: Capability, work: Work[T], deadline_seconds: float | None = None) -> T:
-        """What `work` gives for the first endpoint that has it.
+    async def run(
+        self,
+        capability: Capability,
+        work: Work[T],
+        deadline_seconds: float | None = None,
+        slots: AbstractAsyncContextManager[object] | None = None,
+    ) -> T:
+        """What `work` gives for the first endpoint that has it. Each try holds one of the `slots`.
 
         Raises the UpstreamError that says most where none has: "not found" only when every endpoint said so. Within
         `deadline_seconds`, where given, there is an answer or an error.
         """
         try:
             async with asyncio.timeout(deadline_seconds) as limit:
-                return await self._rounds(capability, work, limit.when())
+                return await self._rounds(capability, work, slots or nullcontext(), self._patience(limit.when()))
         except TimeoutError:
             raise TimedOut(self._host, f"no answer within {deadline_seconds:g} s") from None
 
-    async def _rounds(self, capability: Capability, work: Work[T], stop_at: float | None) -> T:
+    async def _rounds(
+        self, capability: Capability, work: Work[T], slots: AbstractAsyncContextManager[object], stop_at: float
+    ) -> T:
         candidates = [one for one in self._exchanges if capability in one.endpoint.capabilities]
         if not candidates:
             raise Refused(self._host, f"no endpoint has the capability `{capability}`")
         errors: dict[Exchange, UpstreamError] = {}
-        pause = self._backoff_seconds
-        for left in range(self._retries, -1, -1):
+        pause = self._settings.backoff_seconds
+        for left in range(self._settings.retries, -1, -1):
             for exchange in candidates:
                 try:
-                    return await self._try(exchange, work)
+                    # The breaker is asked behind the queue: those who waited in it know what happened meanwhile.
+                    async with slots:
+                        return await self._try(exchange, work)
                 except UpstreamError as error:
                     errors[exchange] = error
             candidates = [exchange for exchange in candidates if errors[exchange].retry]
             # Half of it at random, so that those who failed together do not come back together.
             wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 no secret depends on it
-            if not left or not candidates or _too_late(stop_at, wait):
+            if not left or not candidates or asyncio.get_running_loop().time() + wait >= stop_at:
                 break
             await asyncio.sleep(wait)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
         raise max(errors.values(), key=_weight)
+
+    def _patience(self, deadline: float | None) -> float:
+        """When no further round is begun: a client does not wait for four time-outs in a row."""
+        until = asyncio.get_running_loop().time() + self._settings.first_byte_timeout_seconds
+        return until if deadline is None else min(until, deadline)
 
     async def _try(self, exchange: Exchange, work: Work[T]) -> T:
         breaker = exchange.breaker
@@ -77,10 +92,6 @@ class FailOver:
             raise
         breaker.succeeded(probe)
         return done
-
-
-def _too_late(stop_at: float | None, wait_seconds: float) -> bool:
-    return stop_at is not None and asyncio.get_running_loop().time() + wait_seconds >= stop_at
 
 
 def _weight(error: UpstreamError) -> int:

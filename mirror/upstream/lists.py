@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -27,13 +27,21 @@ _NO_API = frozenset({400, 405, 406, 501})
 
 async def list_tags(exchange: Exchange, repository: str) -> list[str]:
     """All tags, in the upstream's order, each once; what is no tag of the specification's grammar is left out."""
+    try:
+        return await _tags(exchange, repository, f"tags/list?n={TAGS_PER_PAGE}")
+    except BadAnswer as error:
+        if error.status != 400:
+            raise
+        # Some take no such number, or a smaller one only.
+        return await _tags(exchange, repository, "tags/list")
+
+
+async def _tags(exchange: Exchange, repository: str, first: str) -> list[str]:
     tags: dict[str, None] = {}
-    async with aclosing(_pages(exchange, repository, f"tags/list?n={TAGS_PER_PAGE}", "application/json")) as pages:
+    async with aclosing(_pages(exchange, repository, first, "application/json")) as pages:
         async for document in pages:
-            listed = document.get("tags")
-            if listed is not None and not isinstance(listed, list):
-                raise BadAnswer(exchange.host, "its list of tags is no list")
-            tags.update(dict.fromkeys(tag for tag in listed or () if isinstance(tag, str) and is_tag(tag)))
+            listed = _list(exchange, document, "tags")
+            tags.update(dict.fromkeys(tag for tag in listed if isinstance(tag, str) and is_tag(tag)))
             if len(tags) > MAX_TAGS:
                 raise TooLarge(exchange.host, f"more than {MAX_TAGS} tags")
     return list(tags)
@@ -45,7 +53,7 @@ async def list_referrers(exchange: Exchange, repository: str, subject: Digest) -
     try:
         async with aclosing(_pages(exchange, repository, f"referrers/{subject}", OCI_INDEX)) as pages:
             async for document in pages:
-                for entry in document.get("manifests") or ():
+                for entry in _list(exchange, document, "manifests"):
                     # An entry that cannot be read costs itself only.
                     descriptor = _descriptor(entry)
                     if descriptor is not None:
@@ -66,6 +74,16 @@ def _descriptor(entry: Any) -> Descriptor | None:
         return Descriptor.from_json(entry)
     except ManifestInvalid:
         return None
+
+
+def _list(exchange: Exchange, document: Mapping[str, Any], key: str) -> list[Any]:
+    """What stands at `key`; absent and null are an empty list, as some registries write it."""
+    listed = document.get(key)
+    if listed is None:
+        return []
+    if not isinstance(listed, list):
+        raise BadAnswer(exchange.host, f"its `{key}` is no list")
+    return listed
 
 
 async def _pages(

@@ -3,6 +3,7 @@
 from tests.hub.auth import Basic, Bearer, TokenIssuer, TokenService
 from tests.hub.cdn import Cdn
 from tests.hub.content import Image
+from tests.hub.delivery import Logged
 from tests.hub.faults import (
     BlackHole,
     Corrupt,
@@ -21,7 +22,7 @@ from tests.hub.faults import (
 )
 from tests.hub.proxy import Proxy
 from tests.hub.registry import Hub
-from tests.hub.server import Logged, Server
+from tests.hub.server import Server
 from tests.hub.tls import Authority
 from tests.hub.waiting import eventually
 

@@ -9,8 +9,9 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from tests.hub.delivery import Reply
 from tests.hub.faults import Fault
-from tests.hub.server import Reply, Server
+from tests.hub.server import Server
 
 
 def basic_value(username: str, password: str) -> str:

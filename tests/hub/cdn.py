@@ -7,9 +7,10 @@ from time import monotonic
 from aiohttp import web
 
 from mirror.oci.digest import Digest
+from tests.hub.delivery import Reply
 from tests.hub.faults import Fault
 from tests.hub.ranges import ranged
-from tests.hub.server import Reply, Server
+from tests.hub.server import Server
 
 
 class Cdn(Server):

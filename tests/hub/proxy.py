@@ -6,10 +6,14 @@ from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Logs the targets asked of it in `seen`, as `CONNECT host:port` or `GET http://…`."""
+    """Logs the targets asked of it in `seen`, as `CONNECT host:port` or `GET http://…`.
+
+    `authorizations` are the Proxy-Authorization values of those, "" where there was none.
+    """
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.authorizations: list[str] = []
         self.port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,6 +51,9 @@ class Proxy:
         line, _, rest = head.partition(b"\r\n")
         method, target, _ = line.decode().split(" ")
         self.seen.append(f"{method} {target}")
+        fields = [field.partition(":") for field in rest.decode("latin-1").split("\r\n")]
+        named = [value.strip() for name, _, value in fields if name.lower() == "proxy-authorization"]
+        self.authorizations.append("".join(named))
         if method == "CONNECT":
             host, _, port = target.rpartition(":")
             there_reader, there_writer = await asyncio.open_connection(host, int(port))

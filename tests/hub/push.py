@@ -12,7 +12,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.errors import OciError
 from mirror.oci.manifest import ManifestLinks
 from tests.hub.content import Image
-from tests.hub.server import Reply
+from tests.hub.delivery import Reply
 from tests.hub.stored import Stored
 
 if TYPE_CHECKING:

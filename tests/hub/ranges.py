@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from tests.hub.server import Reply
+from tests.hub.delivery import Reply
 
 _ONE = re.compile(r"bytes=(\d+)-(\d*)")
 

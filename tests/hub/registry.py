@@ -15,10 +15,11 @@ from tests.content import encode
 from tests.hub.auth import Basic, Bearer
 from tests.hub.cdn import Cdn
 from tests.hub.content import Image, build_image, build_index, build_reference
+from tests.hub.delivery import Reply
 from tests.hub.faults import EndlessPages, Fault
 from tests.hub.push import Uploads
 from tests.hub.ranges import ranged
-from tests.hub.server import Reply, Server
+from tests.hub.server import Server
 from tests.hub.stored import Stored
 
 

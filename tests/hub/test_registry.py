@@ -3,13 +3,13 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import pytest
 from yarl import URL
 
-from tests.hub import Cdn, Corrupt, Hub, RedirectLoop, Reset, Status, Truncate, WrongLength
+from tests.hub import Bearer, Cdn, Corrupt, Hub, RedirectLoop, Reset, Status, Truncate, WrongLength
 from tests.hub.fixtures import Hubs, Start
 
 
@@ -119,12 +119,46 @@ async def test_artifact_manifests_are_refused_by_a_current_registry(
         assert (b"MANIFEST_INVALID" in await answer.read()) is current
 
 
-@pytest.mark.client("skopeo")
-async def test_skopeo_pushes_and_pulls(hub: Hub) -> None:
+async def test_bandwidth_is_shared_by_all_connections(hubs: Hubs, http: aiohttp.ClientSession) -> None:
+    hub = await hubs(bytes_per_second=4 * 2**20)
+    url = f"{hub.url}/v2/a/blobs/{hub.blob('a', bytes(2**20))}"
+
+    async def fetch() -> int:
+        async with http.get(url) as answer:
+            return len(await answer.read())
+
+    started = asyncio.get_running_loop().time()
+    assert sum(await asyncio.gather(fetch(), fetch())) == 2 * 2**20
+    assert asyncio.get_running_loop().time() - started >= 0.45
+
+
+def skopeo(hub: Hub) -> list[str]:
+    options = ["--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    return ["skopeo", "copy", *options, f"docker://{hub.host}/a:1", f"docker://{hub.host}/copied:2"]
+
+
+def crane(hub: Hub) -> list[str]:
+    return ["crane", "copy", "--insecure", f"{hub.host}/a:1", f"{hub.host}/copied:2"]
+
+
+def regctl(hub: Hub) -> list[str]:
+    host = ["--host", f"reg={hub.host},tls=disabled"]
+    return ["regctl", *host, "image", "copy", f"{hub.host}/a:1", f"{hub.host}/copied:2"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(skopeo, marks=pytest.mark.client("skopeo")),
+        pytest.param(crane, marks=pytest.mark.client("crane")),
+        pytest.param(regctl, marks=pytest.mark.client("regctl")),
+    ],
+)
+@pytest.mark.parametrize("auth", [None, "bearer"])
+async def test_real_clients_pull_and_push(hubs: Hubs, command: Callable[[Hub], list[str]], auth: str | None) -> None:
+    hub = await hubs(auth=Bearer() if auth else None)
     image = hub.image("a", "1", layers=[b"x" * 100_000])
-    copy = ["skopeo", "copy", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false"]
-    command = [*copy, f"docker://{hub.host}/a:1", f"docker://{hub.host}/copied:2"]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=60, check=False)
+    done = await asyncio.to_thread(subprocess.run, command(hub), capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert hub.repositories["copied"].tags["2"] == image.digest
     assert hub.repositories["copied"].blobs == image.blobs

@@ -124,6 +124,20 @@ async def test_links_keep_the_host_and_all_other_parameters(tmp_path: Path, targ
         assert await walk(mirror, first, "tags") == [[tag] for tag in tags]
 
 
+async def test_pages_have_at_most_10_000_entries_and_the_whole_list_all(tmp_path: Path) -> None:
+    """The design: `n` above 10,000 counts as 10,000; without `n` the whole list."""
+    writer = LayoutWriter(tmp_path / "layouts" / NAME)
+    image = writer.image()
+    tags = [f"{number:05}" for number in range(10_001)]
+    for tag in tags:
+        writer.tag(image, tag)
+    writer.save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        assert (await mirror.get(TAGS)).json()["tags"] == tags
+        for n in (10_000, 10_001, 1_000_000):
+            assert await walk(mirror, f"{TAGS}?n={n}", "tags") == [tags[:10_000], tags[10_000:]]
+
+
 local_tags = spec_tags.map(lambda tag: tag[:100]) | st.tuples(spec_tags, spec_tags).map(
     lambda drawn: f"{drawn[0][:50]}+{drawn[1][:50]}"
 )

@@ -228,6 +228,24 @@ async def test_a_name_once_seen_is_nobody_elses_until_it_is_forgotten(
         assert await forget(tmp_path / "mirror", remembered) == 1
 
 
+async def test_a_name_that_is_forgotten_while_its_content_is_here_is_seen_again(tmp_path: Path) -> None:
+    place = tmp_path / "layouts" / "team" / "app"
+    write(place)
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        file = mirror.cache / "remembered"
+        assert await forget(tmp_path / "mirror", "team/app") == 0
+        assert "team/app" not in await asyncio.to_thread(file.read_text)
+        mirror.running.local.rescan()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while "team/app" not in await asyncio.to_thread(file.read_text):
+                pass
+        await gone(mirror, place)
+        upstream = Upstream()
+        with pytest.raises(NameUnknown):
+            await resolved(over(mirror, upstream), None, "team/app")
+        assert upstream.asked == []
+
+
 async def forget(folder: Path, name: str) -> int:
     """`mirror forget NAME`, in a process of its own; its exit status."""
     command = (sys.executable, "-m", "mirror", "forget", name, "--config", str(folder / "config.yaml"))

@@ -151,7 +151,14 @@ async def test_a_connection_serves_many_requests(hub: Hub, client: UpstreamClien
 
 
 async def test_what_no_registry_can_have_is_not_asked_for(hub: Hub, client: UpstreamClient) -> None:
-    for repository, reference in [("Upper", "1"), ("a/../b", "1"), ("a", "1+2"), ("a", "../x")]:
+    for repository, reference in [
+        ("Upper", "1"),
+        ("a/../b", "1"),
+        ("a", "1+2"),
+        ("a", "../x"),
+        ("a", "sha256:../x"),
+        ("a", "md5:00"),
+    ]:
         with pytest.raises(NotFound):
             await client.get_manifest(repository, reference)
     with pytest.raises(NotFound):
@@ -188,6 +195,13 @@ async def test_what_is_no_tag_is_left_out_of_a_list(hub: Hub, client: UpstreamCl
     hub.fault(Status(200, {}, b'["1"]'), times=1)
     with pytest.raises(BadAnswer):
         await client.tags("a")
+
+
+async def test_a_registry_that_refuses_the_page_size_is_asked_without(hub: Hub, client: UpstreamClient) -> None:
+    hub.image("a", "1")
+    hub.fault(Status(400), kind="tags", times=1)
+    assert await client.tags("a") == ["1"]
+    assert [request.query for request in hub.requests] == [{"n": "1000"}, {}]
 
 
 async def test_referrers_are_joined_over_all_pages(hubs: Hubs, connect: Connect) -> None:

@@ -7,6 +7,7 @@ import pytest
 from mirror.upstream import Endpoint, TlsSettings, UpstreamClient, UpstreamSettings
 from mirror.upstream.errors import BadAnswer, Refused
 from tests.hub import Authority, Proxy, Redirect
+from tests.hub.auth import basic_value
 from tests.hub.fixtures import Hubs, Start
 from tests.upstream.conftest import Connect, read_all
 
@@ -76,11 +77,27 @@ async def test_a_proxy_carries_plain_requests_and_tunnels(
     assert proxy.seen == [f"GET {plain.url}/v2/a/manifests/1", f"CONNECT {secure.host}"]
 
 
+async def test_user_and_password_of_a_proxy_go_to_the_proxy_only(
+    start: Start, hubs: Hubs, connect: Connect, authority: Authority
+) -> None:
+    proxy = await start(Proxy())
+    url = proxy.url.replace("//", "//someone:secret@")
+    plain, secure = await hubs(), await hubs(tls=authority.server_context())
+    for hub in (plain, secure):
+        hub.image("a", "1")
+        client = await connect(hub, proxy_url=url, tls=TlsSettings(ca=authority.ca))
+        await client.get_manifest("a", "1")
+        assert "secret" not in repr(client.settings)
+    assert proxy.authorizations == [basic_value("someone", "secret")] * 2
+    assert "Proxy-Authorization" not in secure.requests[0].headers
+
+
 async def test_a_proxy_that_is_gone_is_refused(hubs: Hubs, connect: Connect, start: Start) -> None:
     hub, gone = await hubs(), await hubs()
     await gone.refuse()
-    with pytest.raises(Refused, match="proxy"):
-        await (await connect(hub, proxy_url=gone.url)).get_manifest("a", "1")
+    with pytest.raises(Refused, match="proxy") as error:
+        await (await connect(hub, proxy_url=gone.url.replace("//", "//u:secret@"))).get_manifest("a", "1")
+    assert "secret" not in str(error.value)
     assert hub.requests == []
 
 

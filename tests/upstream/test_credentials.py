@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -180,6 +181,14 @@ async def test_a_failing_helper_is_told_without_what_it_wrote(helpers: Path, scr
     with pytest.raises(CredentialsUnreadable, match="docker-credential-test") as error:
         await ask_helper("test", "registry.example")
     assert SECRET not in str(error.value)
+
+
+async def test_a_helper_that_hangs_is_ended_with_all_that_it_started(helpers: Path) -> None:
+    write_helper(helpers, "test", "sleep 60 & wait")
+    started = monotonic()
+    with pytest.raises(CredentialsUnreadable, match="did not answer"):
+        await ask_helper("test", "registry.example", 0.3)
+    assert monotonic() - started < 30
 
 
 @pytest.mark.parametrize("name", ["absent-helper", "../evil", "a/b", "", "-x", "a b"])

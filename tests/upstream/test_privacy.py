@@ -124,3 +124,6 @@ class NeverOpen:
 
     def store(self, record: BreakerRecord) -> None:
         """Forgets it."""
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,144 @@
+"""The command line as a whole: options, exit statuses, output for people and for programs."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.content import LINUX_AMD64, LINUX_ARM64, LayoutWriter
+from tests.server_process import MIRROR
+
+
+def mirror(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `mirror` in `folder`, its output as text."""
+    command = [str(MIRROR), *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with a layout of two platforms, `team/app:1.0`, and `other:2.0`."""
+    writer = LayoutWriter(tmp_path / "layouts" / "team" / "app")
+    images = [writer.image([b"x" * 2000], platform=platform) for platform in (LINUX_AMD64, LINUX_ARM64)]
+    writer.tag(writer.index(images), "1.0").save()
+    other = LayoutWriter(tmp_path / "layouts" / "other")
+    other.tag(other.image([b"other"]), "2.0").save()
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("ls", "--nonsense"), ("serve", "extra"), ("forget",)])
+def test_wrong_use_is_exit_status_2_and_says_how_it_is_used(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = mirror(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: mirror" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    done = mirror(tmp_path, "--version")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "mirror")
+    assert mirror(tmp_path, "--help").returncode == 0
+
+
+def test_a_wrong_configuration_is_exit_status_2(folder: Path) -> None:
+    (folder / "config.yaml").write_text("layots: [layouts]\n")
+    done = mirror(folder, "ls")
+    assert done.returncode == 2
+    assert "layots" in done.stderr
+
+
+def test_ls_is_a_table_of_what_there_is(folder: Path) -> None:
+    done = mirror(folder, "ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    header, other, app = done.stdout.splitlines()
+    assert header.split() == ["REPOSITORY", "TAG", "DIGEST", "PLATFORMS", "SIZE", "NOTES"]
+    assert other.split()[:2] == ["other", "2.0"]
+    assert app.split()[:2] == ["team/app", "1.0"]
+    assert "linux/amd64, linux/arm64/v8" in app
+    assert "KiB" in app
+
+
+def test_ls_json_has_the_same_in_full(folder: Path) -> None:
+    done = mirror(folder, "ls", "--json")
+    found = json.loads(done.stdout)
+    assert [(row["name"], row["tag"], row["problems"]) for row in found["content"]] == [
+        ("other", "2.0", []),
+        ("team/app", "1.0", []),
+    ]
+    assert found["content"][1]["platforms"] == ["linux/amd64", "linux/arm64/v8"]
+    assert found["problems"] == []
+
+
+def test_ls_of_a_name_shows_only_that(folder: Path) -> None:
+    done = mirror(folder, "ls", "other")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["REPOSITORY", "other"]
+    missing = mirror(folder, "ls", "nothing/here")
+    assert missing.returncode == 1
+    assert "nothing/here" in missing.stderr
+
+
+def test_ls_from_another_folder_means_paths_from_there(folder: Path) -> None:
+    elsewhere = folder / "else" / "where"
+    elsewhere.mkdir(parents=True)
+    done = mirror(elsewhere, "ls", "--layouts", "../../layouts", "other")
+    assert done.returncode == 0
+    (folder / "config.yaml").write_text("layouts: [layouts]\n")
+    assert mirror(elsewhere, "ls", "--config", "../../config.yaml", "other").returncode == 0
+
+
+@pytest.mark.parametrize("what", ["missing", "size"])
+def test_ls_marks_what_is_wrong_and_exits_with_1(folder: Path, what: str) -> None:
+    blobs = folder / "layouts" / "other" / "blobs" / "sha256"
+    (layer,) = [path for path in blobs.iterdir() if path.read_bytes() == b"other"]
+    layer.unlink() if what == "missing" else layer.write_bytes(b"oth")
+    done = mirror(folder, "ls")
+    assert done.returncode == 1
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("other")]
+    assert f"blob sha256:{layer.name} is missing or of another size" in row
+    (shown,) = [row for row in json.loads(mirror(folder, "ls", "--json").stdout)["content"] if row["name"] == "other"]
+    assert len(shown["problems"]) == 1
+
+
+def test_ls_says_what_was_skipped(folder: Path) -> None:
+    (folder / "layouts" / "other" / "oci-layout").write_text("broken")
+    done = mirror(folder, "ls")
+    assert done.returncode == 1
+    assert f"skipped: {folder}/layouts/other: oci-layout: not JSON" in done.stderr
+    assert json.loads(mirror(folder, "ls", "--json").stdout)["problems"][0]["path"] == f"{folder}/layouts/other"
+
+
+def test_no_name_on_disk_can_forge_a_line_or_break_the_list(folder: Path) -> None:
+    odd = os.fsencode(folder / "layouts") + b"/odd\nskipped: forged\x1b[31m\xff"
+    (folder / "layouts" / "other").rename(os.fsdecode(odd))
+    index = Path(os.fsdecode(odd)) / "index.json"
+    index.write_bytes(index.read_bytes().replace(b'"2.0"', b'"docker.io/library/odd:1"'))
+    for arguments in (("ls", "--sources"), ("ls", "--sources", "--json")):
+        done = mirror(folder, *arguments)
+        assert "Traceback" not in done.stderr
+        assert "docker.io/library/odd" in done.stdout
+        assert not [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("skipped: forged")]
+        assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error(folder: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" ls --json | head -c 1; "$0" ls | true', str(MIRROR)],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
+def test_forget_takes_a_remembered_name_out_once(folder: Path) -> None:
+    (folder / "cache").mkdir()
+    (folder / "cache" / "remembered").write_text("team/app\nteam/old\n")
+    assert mirror(folder, "forget", "team/old").returncode == 0
+    again = mirror(folder, "forget", "team/old")
+    assert again.returncode == 1
+    assert "team/old" in again.stderr
+    assert "team/app" in (folder / "cache" / "remembered").read_text()
+    assert "team/old" not in (folder / "cache" / "remembered").read_text()
