@@ -6,11 +6,13 @@ changed. It ends when that socket does, however its owner ended. Where it dies, 
 """
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.sources.archive_reader import ArchiveReader
+from mirror.sources.heap import uncollected
 from mirror.sources.place_memory import RememberedPlaces
 from mirror.sources.scan import Changes, Scanner
 from mirror.sources.shelf import Failures, Shelf
@@ -87,10 +90,12 @@ class ScanProcess:
                 connection = self._start()
                 connection.send((self.settings, scanner.known()))
             connection.send(scanner.shelf.failures() if scanner.shelf else {})
-            found = connection.recv()
+            answer = connection.recv_bytes()
         except (OSError, EOFError) as error:
             self._end()
             raise ScanProcessEnded(str(error) or "it ended") from None
+        with uncollected():
+            found = pickle.loads(answer)  # noqa: S301 it comes from our own process
         if isinstance(found, Changes):
             return found
         # What went wrong there is the scan's own failure; what that process knows now is unsure.
@@ -129,7 +134,9 @@ class ScanProcess:
             self._connection = None
             if connection is not None and process is not None:
                 process.kill()
-                process.wait(_STOP_SECONDS)
+                # A disk that hangs holds even who was killed.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_SECONDS)
         if connection is not None:
             connection.close()
 
