@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -224,7 +224,8 @@ class LocalContent:
         while True:
             self._wanted.clear()
             try:
-                with uncollected():
+                # A later scan may wait for its disks for long, and must not keep what requests leave behind.
+                with nullcontext() if self._adopted.is_set() else uncollected():
                     await self._scan_once()
             except Exception:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
@@ -249,6 +250,14 @@ class LocalContent:
             self._unpacking = unpacking
             return
         self._report(scan)
+        with uncollected():
+            await self._serve(scan)
+        self._behind = False
+        self._unpacking = unpacking
+        await asyncio.to_thread(self._scanner.save)
+
+    async def _serve(self, scan: Scan) -> None:
+        """Make what was found the snapshot that is served."""
         # Half a second for 50,000 entries: never in the event loop.
         before = self._view.library
         first = await asyncio.to_thread(Snapshot.of, scan.places, None, before.snapshot)
@@ -264,15 +273,14 @@ class LocalContent:
         if not self._adopted.is_set():
             settle()
         self._adopted.set()
-        self._behind = False
-        self._unpacking = unpacking
-        await asyncio.to_thread(self._scanner.save)
 
     def _scan(self) -> Scan:
         """The first scan runs here, since every request waits for it; the others where they disturb nobody."""
         if self._scan_process is not None and self._scanned.is_set():
             try:
-                return self._scanner.apply(self._scan_process.look(self._scanner))
+                changes = self._scan_process.look(self._scanner)
+                with uncollected():
+                    return self._scanner.apply(changes)
             except ScanProcessEnded as error:
                 if self._scan_process.closed:
                     raise
