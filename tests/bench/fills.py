@@ -74,7 +74,7 @@ def measure(folder: Path, size: int, bytes_per_second: float | None, workers: in
         hub.requests.clear()
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump({"workers": workers, "upstreams": {"docker.io": {"endpoints": [hub.url]}}}))
-        crowd = list(mixed(size))
+        crowd = list(mixed(size, check_every=8 if apart else 1))
         with MirrorProcess(folder / "mirror.log", "--config", str(config)) as mirror:
             # What is loaded only with the first blob and manifest is no growth.
             for _ in range(4 * workers):
