@@ -24,6 +24,7 @@ NO_API_SECONDS = 3600.0
 
 FROM_CACHE = "the upstream cannot be asked: this list holds only what is cached"
 
+
 class Tags(Protocol):
     """How a tag is had: for the fallback tag of an upstream without the referrers API."""
 
@@ -127,7 +128,11 @@ class ProxiedLists:
 
 
 def _kept(cached: CachedList | None, read: Callable[[Any], Sequence[Any]]) -> Kept[Sequence[Any]] | None:
-    return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
+    """What was cached; None where it is not what this program writes."""
+    try:
+        return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
+    except (AttributeError, TypeError, ManifestInvalid):
+        return None
 
 
 def _tags(document: Any) -> Sequence[str]:

@@ -14,9 +14,9 @@ from tests.serving import Mirror
 TAG = path("manifests", "1")
 
 
-def passed(mirror: Mirror) -> object:
+def passed(mirror: Mirror) -> None:
     """What was remembered for a moment is over: answers are given again unasked for a second at most."""
-    return mirror.running.listener.registry._known.clear()
+    mirror.running.listener.registry._known.clear()
 
 
 async def test_a_warm_tag_costs_no_request_within_its_time_and_one_head_after_it(tmp_path: Path, hub: Hub) -> None:
