@@ -128,7 +128,11 @@ class ProxiedLists:
 
 
 def _kept(cached: CachedList | None, read: Callable[[Any], Sequence[Any]]) -> Kept[Sequence[Any]] | None:
-    return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
+    """What was cached; None where it is not what this program writes."""
+    try:
+        return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
+    except (AttributeError, TypeError, ManifestInvalid):
+        return None
 
 
 def _tags(document: Any) -> Sequence[str]:

@@ -13,7 +13,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from tests.hub.delivery import Delivery, Logged, Reply
 from tests.hub.faults import Fault, Rule
 
-
 # How long a sender that was held up (a busy machine, a slow reader) may catch up for, as buffers on a way let it.
 _BURST_SECONDS = 0.2
 
