@@ -106,9 +106,12 @@ pytest_plugins = ["tests.hub.fixtures"]
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """`@pytest.mark.client("skopeo")`: skipped by name where the command is missing, failed in CI."""
-    missing = sorted(
-        {name for mark in item.iter_markers("client") for name in mark.args if shutil.which(name) is None}
-    )
+    require(*{name for mark in item.iter_markers("client") for name in mark.args})
+
+
+def require(*commands: str) -> None:
+    """Skip the test by name where a command is missing; fail it in CI."""
+    missing = sorted(name for name in commands if shutil.which(name) is None)
     if not missing:
         return
     reason = f"{', '.join(missing)} not installed"
