@@ -42,6 +42,8 @@ class ProxiedBlobs:
         """Size in bytes. A blob that is not here costs the upstream a HEAD."""
         if repository.has(digest):
             size = await self._blobs.size(digest)
+            if size is None and digest in self._blobs.busy():
+                size = repository.size(digest)  # on its way to the disk
             if size is not None:
                 return Found(size, self._freshness.origin("hit", None, float("inf")))
         size = await self._freshness.once(self._question(repository, digest))
