@@ -9,8 +9,14 @@ from pathlib import Path
 import blockbuster.blockbuster
 import pytest
 from blockbuster import BlockBuster, BlockBusterFunction, BlockingError
+from hypothesis import settings
 
 import mirror
+
+# In CI the same examples each time: a change is judged by what it changes. No deadlines: machines are busy.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 # Calls that wait for the disk and that blockbuster does not know by itself.
 DISK_CALLS = (
@@ -28,9 +34,12 @@ MAY_BLOCK = (
     # A stat or two for each question to the names of the cache: 2 µs, of folders that are in memory after the first.
     ("os.stat", "mirror/store/lines.py", "unchanged"),
     ("os.stat", "mirror/store/lines.py", "pending_bytes"),
-    ("os.stat", "mirror/store/lists.py", "get"),
+    ("*", "mirror/store/lists.py", "get"),
     ("os.stat", "mirror/store/lists.py", "pending_bytes"),
     ("os.stat", "mirror/store/table.py", "_stamp"),
+    ("os.stat", "mirror/store/repository.py", "exists"),
+    # One row by its key, on a miss: 2 to 4 µs, where a thread costs 73.
+    ("*", "mirror/store/database.py", "read"),
     # What a few puts of other processes added is read on the spot; for more there is `ready`.
     ("*", "mirror/store/repository.py", "_current_table"),
     ("*", "mirror/store/repository.py", "_current_links"),
@@ -103,9 +112,12 @@ pytest_plugins = ["tests.hub.fixtures"]
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """`@pytest.mark.client("skopeo")`: skipped by name where the command is missing, failed in CI."""
-    missing = sorted(
-        {name for mark in item.iter_markers("client") for name in mark.args if shutil.which(name) is None}
-    )
+    require(*{name for mark in item.iter_markers("client") for name in mark.args})
+
+
+def require(*commands: str) -> None:
+    """Skip the test by name where a command is missing; fail it in CI."""
+    missing = sorted(name for name in commands if shutil.which(name) is None)
     if not missing:
         return
     reason = f"{', '.join(missing)} not installed"

@@ -146,6 +146,10 @@ async def eventually(condition: Callable[[], bool], what: str, seconds: float = 
     await asyncio.to_thread(wait_until, condition, what, seconds)
 
 
+# The process of the scan starts with the second scan: its pipes and socket are no leak, and stay the same few.
+OPENED_ONCE = 6
+
+
 def open_files(pid: int | str = "self") -> list[str]:
     """What the descriptors of a process lead to, sockets included."""
     found = []

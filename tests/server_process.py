@@ -53,6 +53,11 @@ class MirrorProcess:
         """The process, once started."""
         return self._process
 
+    def pids(self) -> list[int]:
+        """The process and, where there are several workers, theirs."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [self.pid, *map(int, children.split())]
+
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The log lines so far, those of one event if it is named."""
         lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []

@@ -9,16 +9,20 @@ import json
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest, is_digest
-from mirror.oci.errors import ManifestInvalid, ManifestUnknown, OciError, Unknown
+from mirror.oci.errors import ManifestUnknown, OciError, Unavailable
 from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.oci.names import Name
 from mirror.sources.source import GENERATED_WARNING, Found, Source
 from mirror.store.body import BlobBody
 from mirror.store.generated import GeneratedManifests
+
+# Says in a generated index which list it is. A `subject` would make it a referrer itself.
+SUBJECT = "dev.mirror.referrers-of"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class WithFallbackTags:
         """See `Source.resolve`."""
         try:
             return await self.source.resolve(name, reference)
-        except ManifestUnknown as error:
+        except (ManifestUnknown, Unavailable) as error:
+            # Where the upstream is gone, what is known of its list still makes the tag.
             if is_digest(reference):
                 found = await self._made_before(name, Digest(reference))
             else:
@@ -64,7 +69,7 @@ class WithFallbackTags:
             found = await self.source.referrers(name, subject)
         except OciError:
             return None  # the tag is unknown, whatever keeps the list from being had
-        content = _index(found.value)
+        content = _index(subject, found.value)
         if not found.value or len(content) > MAX_MANIFEST_BYTES:
             return None
         # Stored before anybody hears of its digest: the next request may reach another process.
@@ -79,20 +84,22 @@ class WithFallbackTags:
             return None
         try:
             links = ManifestLinks.parse(content)
-            found = [await self.source.resolve(name, child.digest) for child in links.manifests]
-        except (ManifestInvalid, Unknown):
+            subject = Digest.parse((links.annotations or {}).get(SUBJECT, ""))
+            found = await self.source.referrers(name, subject)
+            listed = {one.digest for one in found.value}
+            for child in links.manifests:
+                # There may be thousands: only what is listed no more is asked for one by one.
+                if child.digest not in listed:
+                    await self.source.resolve(name, child.digest)
+        except OciError:
             return None
-        origin = found[0].origin if found else None
-        if origin is None:
-            return None
-        return Found(
-            Manifest(digest, links.media_type, content),
-            replace(origin, warnings=(*origin.warnings, GENERATED_WARNING)),
-        )
+        origin = replace(found.origin, warnings=(*found.origin.warnings, GENERATED_WARNING))
+        return Found(Manifest(digest, links.media_type, content), origin)
 
 
-def _index(descriptors: Sequence[Descriptor]) -> bytes:
+def _index(subject: Digest, descriptors: Sequence[Descriptor]) -> bytes:
     """The same bytes for the same referrers, wherever they are made."""
     listed = [one.to_json() for one in sorted(descriptors, key=lambda one: one.digest)]
-    document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": listed}
+    document: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": listed}
+    document["annotations"] = {SUBJECT: subject}
     return json.dumps(document, separators=(",", ":")).encode()

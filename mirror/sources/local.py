@@ -63,6 +63,7 @@ class LocalContent:
         self._view = View(Library(EMPTY, verify=verify), generated)
         self._adoption = Adoption()
         self._problems: frozenset[Problem] = frozenset()
+        self._told_local_only: frozenset[str] = frozenset()
         # Whether a scan found changes that are not served yet; it stays so where serving them failed.
         self._behind = False
         self._scanned = asyncio.Event()
@@ -310,6 +311,15 @@ class LocalContent:
             places=len(snapshot.places),
             tags=snapshot.tag_count,
         )
+        self._tell_local_only(snapshot)
+
+    def _tell_local_only(self, snapshot: Snapshot) -> None:
+        """Names whose requests without a host are never completed from an upstream: who misses a tag should know."""
+        names = frozenset(snapshot.plain_names)
+        if snapshot.adopted and names != self._told_local_only:
+            self._told_local_only = names
+            shown = ", ".join(sorted(names)[:20]) + (", …" if len(names) > 20 else "")
+            event(log, logging.INFO, "local_only_without_a_host", count=len(names), names=shown)
 
     def _prepare(self, library: Library) -> View:
         """What would keep the event loop: names to be remembered, lists to be sorted, what is known to be kept."""

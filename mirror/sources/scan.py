@@ -14,6 +14,7 @@ from mirror.sources.archive import ArchivePath
 from mirror.sources.layout import MAX_INDEX_BYTES, LayoutBroken, check_layout_file, read_index
 from mirror.sources.naming import Namer
 from mirror.sources.place import Place
+from mirror.sources.saved_folder import saved_tags
 from mirror.sources.shelf import Job, Shelf
 from mirror.sources.walk import Found, Problem, Root, walk
 from mirror.store.archive_file import Stamp
@@ -253,6 +254,8 @@ class Scanner:
         # A root that is itself a layout goes by its folder's name.
         name = namer.place(folder.parts or (os.path.basename(folder.real_root),))
         entries, problems = read_index(content, namer, name)
+        if repo_tags := saved_tags(folder.path, entries, inside):
+            entries, problems = read_index(content, namer, name, repo_tags)
         unnamed = any(not entry.namings for entry in entries)
         if name.problem and (unnamed or problems):
             problems = (name.problem, *problems)

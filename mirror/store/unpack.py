@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from mirror.store.archive_file import (
     sniff,
 )
 from mirror.store.decompress import MemberReader, decompressed
+from mirror.store.lock import locked
 
 MIB = 1024 * 1024
 # Left free on the cache's disk, for everybody else's files.
@@ -68,14 +69,15 @@ def unpack(path: str, into: str, max_bytes: int, reserve_bytes: int = RESERVE_BY
             raise ArchiveInvalid("not a compressed archive")
         key = _sha256(archive)
         target = unpacked_path(into, key)
-        if not os.path.exists(target):
-            with _writing(into, target) as fd:
-                reader = MemberReader(archive, 0, archive.size)
-                _write(fd, _only_tar(decompressed(kind, reader, max_bytes)), into, reserve_bytes)
-                # What was unpacked must be what was hashed; the clock of the file system may be too coarse to tell.
-                if _sha256(archive) != key:
-                    raise ArchiveChanging("it was changed while it was unpacked")
-                archive.check_unchanged()
+        with _one_at_a_time(into):
+            if not os.path.exists(target):
+                with _writing(into, target) as fd:
+                    reader = MemberReader(archive, 0, archive.size)
+                    _write(fd, _only_tar(decompressed(kind, reader, max_bytes)), into, reserve_bytes)
+                    # What was unpacked must be what was hashed; a file system's clock may be too coarse to tell.
+                    if _sha256(archive) != key:
+                        raise ArchiveChanging("it was changed while it was unpacked")
+                    archive.check_unchanged()
         return Unpacked(key, target, archive.stamp)
 
 
@@ -107,6 +109,17 @@ def drop_unpacked(into: str, keep: Collection[Digest], min_age_seconds: float = 
                     Path(entry.path).unlink()
                     removed.append(entry.path)
     return removed
+
+
+@contextmanager
+def _one_at_a_time(into: str) -> Iterator[None]:
+    """Processes that serve the same folders come by the same archives: one unpacks, the others find it done."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(f"{into}.lock"))
+        except OSError as error:
+            raise UnpackFailed(f"{into}.lock: {error.strerror}") from None
+        yield
 
 
 @contextmanager

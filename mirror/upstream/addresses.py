@@ -46,33 +46,35 @@ def address_kind(text: str) -> str | None:
 
 
 class AddressGate:
-    """Remembers what kinds of addresses the endpoint is on; a redirect may lead to those, and to ordinary ones."""
+    """Knows on what kind of addresses the endpoint is; a redirect may lead to that kind, and to ordinary ones.
+
+    The endpoint's own name may be a stranger's, too. Once it has led to an ordinary address, nothing that it led to
+    before or leads to later opens this machine to redirects.
+    """
 
     def __init__(self) -> None:
-        self._own: set[str] = set()
+        self._own: str | None = None
+        self._connected = False
 
     def note_host(self, host: str) -> None:
-        """Count a literal address (or `localhost`) in the endpoint's URL as its own."""
-        kind = _host_kind(host)
-        if kind:
-            self._own.add(kind)
+        """Take a literal address, or `localhost`, in the endpoint's URL for its own."""
+        self._own = _host_kind(host)
 
     def allows_host(self, host: str) -> bool:
         """Whether a redirect to this literal address, or `localhost`, may be followed; other names may."""
-        kind = _host_kind(host)
-        return kind is None or kind in self._own
+        return _host_kind(host) in (None, self._own)
 
     def own_socket(self, info: AddressInfo) -> socket.socket:
         """Socket factory for the endpoint itself."""
         kind = address_kind(str(info[4][0]))
-        if kind:
-            self._own.add(kind)
+        if kind != self._own:
+            self._own = None if self._connected else kind
+        self._connected = True
         return socket.socket(family=info[0], type=info[1], proto=info[2])
 
     def checked_socket(self, info: AddressInfo) -> socket.socket:
         """Socket factory for other hosts. Raises AddressRefused."""
-        kind = address_kind(str(info[4][0]))
-        if kind and kind not in self._own:
+        if address_kind(str(info[4][0])) not in (None, self._own):
             raise AddressRefused
         return socket.socket(family=info[0], type=info[1], proto=info[2])
 

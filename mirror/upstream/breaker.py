@@ -101,7 +101,8 @@ class FileBreakerState:
         self._last = BreakerRecord()
 
     def load(self) -> BreakerRecord:
-        raw = self._map[:]
+        # Requests that end after the client was closed still report.
+        raw = bytes(self._SIZE) if self._map.closed else self._map[:]
         body, check = raw[: self._FORMAT.size], raw[self._FORMAT.size :]
         if self._CHECK.unpack(check)[0] == zlib.crc32(body):
             failures, open_until, cause = self._FORMAT.unpack(body)
@@ -110,8 +111,9 @@ class FileBreakerState:
 
     def store(self, record: BreakerRecord) -> None:
         body = self._FORMAT.pack(record.failures, record.open_until, record.cause)
-        self._map[:] = body + self._CHECK.pack(zlib.crc32(body))
         self._last = record
+        if not self._map.closed:
+            self._map[:] = body + self._CHECK.pack(zlib.crc32(body))
 
     def close(self) -> None:
         self._map.close()

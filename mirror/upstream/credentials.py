@@ -71,6 +71,7 @@ class CachedCredentials:
         self._readings = 0
 
     async def get(self, *, fresh: bool = False) -> Credentials | None:
+        """What was read; with `fresh`, what is read now. Raises CredentialsUnreadable."""
         seen = self._readings
         async with self._lock:
             # Whoever waited for somebody else's reading has what is fresh.

@@ -42,6 +42,7 @@ class DockerConfigCredentials(CachedCredentials):
         self._path = path or default_path()
 
     async def read(self) -> Credentials | None:
+        """The host's helper, else the store, else `auths`, in docker's order. Raises CredentialsUnreadable."""
         text = await asyncio.to_thread(read_text, self._path)
         try:
             document = json.loads(text)

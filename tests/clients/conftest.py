@@ -1,5 +1,6 @@
 """The server under test, and the daemons that pull from it: each started once, always stopped."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from mirror.oci.digest import Digest
 from tests.clients.commands import Commands, client_environment, daemon
+from tests.clients.registries import Registry, free_port
 from tests.clients.sample import LAYOUT
+from tests.clients.through import fill
+from tests.conftest import require
 from tests.server_process import MirrorProcess
 
 # Another registry that holds the sample (`host:port`, plain http): a control, which tells a fault of the mirror
@@ -64,10 +69,9 @@ def daemons() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
-def docker(daemons: Path, server: str) -> Iterator[Commands]:
-    """Runs `docker` against a dockerd that has the server as its mirror of docker.io."""
-    folder = daemons / "docker"
+@contextlib.contextmanager
+def dockerd(folder: Path, *options: str) -> Iterator[Commands]:
+    """Runs `docker` against a dockerd of its own, with all its state in `folder`."""
     run = Commands({**client_environment(folder / "home"), "DOCKER_HOST": f"unix://{folder}/docker.sock"})
     settings = folder / "daemon.json"
     settings.write_text("{}")
@@ -79,11 +83,57 @@ def docker(daemons: Path, server: str) -> Iterator[Commands]:
         *("--exec-root", str(folder / "exec")),
         *("--pidfile", str(folder / "docker.pid")),
         *("--storage-driver=vfs", "--bridge=none", "--iptables=false", "--ip6tables=false"),
-        *("--registry-mirror", f"http://{server}"),
+        *options,
     ]
     environment = {**run.environment, "HOME": str(folder / "home")}
     with daemon(command, folder / "dockerd.log", environment, lambda: run.succeeds("docker", "version")):
         yield run
+
+
+@pytest.fixture(scope="session")
+def docker(daemons: Path, server: str) -> Iterator[Commands]:
+    """Runs `docker` against a dockerd that has the server as its mirror of docker.io."""
+    with dockerd(daemons / "docker", "--registry-mirror", f"http://{server}") as run:
+        yield run
+
+
+@dataclass(frozen=True)
+class MirroredDocker:
+    """`docker`, whose dockerd asks whatever listens on `port` before docker.io."""
+
+    run: Commands
+    port: int
+
+
+@pytest.fixture(scope="session")
+def mirrored_docker(daemons: Path) -> Iterator[MirroredDocker]:
+    port = free_port()
+    with dockerd(daemons / "mirrored", "--registry-mirror", f"http://127.0.0.1:{port}") as run:
+        yield MirroredDocker(run, port)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a registry has on disk, and the digest that `latest` of each repository there names."""
+
+    command: str
+    storage: Path
+    digests: dict[str, Digest]
+
+
+@pytest.fixture(scope="session", params=["docker-registry", "registry"])
+def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """The storage of either version of distribution, filled."""
+    require(request.param, "regctl", "skopeo", "crane")
+    return Stored(request.param, *fill(request.param, tmp_path_factory.mktemp(request.param)))
+
+
+@pytest.fixture
+def registry(stored: Stored, tmp_path: Path) -> Iterator[Registry]:
+    """A running registry with that content, for everyone to read."""
+    with Registry(stored.command, tmp_path, stored.storage) as running:
+        running.digests = stored.digests
+        yield running
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import random
 import tarfile
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from mirror.oci.digest import Digest
 from mirror.store.archive_file import ArchiveError, ArchiveInvalid, ArchiveUnreadable
+from mirror.store.lock import locked
 from mirror.store.unpack import UnpackFailed, archive_kind, drop_unpacked, unpack
 
 MIB = 1024 * 1024
@@ -49,6 +51,21 @@ def test_unpacked_by_content_whatever_the_name(
     assert Path(done.path).name == f"{done.key.hex}.tar"
     assert left_in(into) == [Path(done.path).name]
     assert archive_kind(str(path)) in ("gzip", "zstd")
+
+
+def test_who_waits_for_another_process_finds_its_tar(tmp_path: Path, into: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(gzip.compress(CONTENT, mtime=0))
+    target = Path(into) / f"{Digest.of(path.read_bytes()).hex}.tar"
+    with ThreadPoolExecutor(1) as pool:
+        with locked(f"{into}.lock"):
+            waiting = pool.submit(unpack, str(path), into, 64 * MIB)
+            # The other process is done before it lets go.
+            target.parent.mkdir(parents=True)
+            target.write_bytes(CONTENT)
+            made = target.stat()
+        assert waiting.result(30).path == str(target)
+    assert (target.stat().st_ino, left_in(into)) == (made.st_ino, [target.name])
 
 
 def test_two_archives_of_one_content_share_one_tar(tmp_path: Path, into: str) -> None:

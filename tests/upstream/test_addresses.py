@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from mirror.upstream.addresses import AddressGate, AddressRefused, address_kind
+from mirror.upstream.addresses import AddressGate, AddressInfo, AddressRefused, address_kind
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,27 @@ def test_kinds_of_addresses(address: str, kind: str | None) -> None:
     assert address_kind(address) == kind
 
 
+def info(address: str) -> AddressInfo:
+    return (socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 1))
+
+
 def test_a_gate_lets_through_what_the_upstream_itself_is_on() -> None:
     gate = AddressGate()
-    info = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
     with pytest.raises(AddressRefused):
-        gate.checked_socket(info)
+        gate.checked_socket(info("127.0.0.1"))
     assert not gate.allows_host("localhost")
-    gate.own_socket(info).close()
-    gate.checked_socket(info).close()
+    gate.own_socket(info("127.0.0.1")).close()
+    gate.checked_socket(info("127.0.0.1")).close()
     assert gate.allows_host("localhost")
     assert not gate.allows_host("169.254.169.254")
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1", "192.0.2.1"], ["192.0.2.1", "127.0.0.1", "127.0.0.1"]])
+def test_a_name_that_leads_here_and_elsewhere_opens_nothing(addresses: list[str]) -> None:
+    gate = AddressGate()
+    gate.note_host("registry.example")
+    for address in addresses:
+        gate.own_socket(info(address)).close()
+    with pytest.raises(AddressRefused):
+        gate.checked_socket(info("127.0.0.1"))
+    assert not gate.allows_host("127.0.0.1")

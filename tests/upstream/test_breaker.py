@@ -167,6 +167,14 @@ def test_a_half_written_record_is_passed_over(tmp_path: Path, clock: Clock) -> N
     assert state.load() == good
 
 
+def test_a_closed_state_still_takes_reports(tmp_path: Path, clock: Clock) -> None:
+    state = FileBreakerState(tmp_path, "x")
+    state.close()
+    breaker = Breaker("up.example", "x", state, clock=clock)
+    fail(breaker, THRESHOLD)
+    assert breaker.open_seconds > 0
+
+
 def test_moves_are_told(state: BreakerState, clock: Clock) -> None:
     told: list[UpstreamEvent] = []
     observe: Callable[[UpstreamEvent], None] = told.append

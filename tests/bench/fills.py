@@ -1,0 +1,135 @@
+"""Fifty clients on one cold blob behind a slow upstream: `python -m tests.bench.fills [MIB]`.
+
+Prints, for each upstream speed and number of workers: the first bytes' delay against the upstream's own, the time
+against one direct download, memory growth, CPU seconds for each GiB sent, and what the upstream was asked for.
+"""
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.bench.crowd import MIB, Crowd, Met, Reader, blob, mixed
+from tests.hub import Hub
+from tests.hub.beside import Beside
+from tests.running import resident_bytes
+from tests.server_process import MirrorProcess
+
+REPOSITORY = "library/large"
+
+
+@dataclass
+class Figures:
+    """What one run showed. Times in seconds."""
+
+    met: list[Met]
+    direct: Met
+    upstream_gets: int
+    ranges_asked: int
+    upstream_bytes: int
+    grown_bytes: int
+    cpu_seconds: float
+
+    @property
+    def all_right(self) -> bool:
+        """Every byte was the blob's, and nobody got less than what they stayed for."""
+        return all(one.right and (one.whole or one.stop_after is not None) for one in self.met)
+
+    @property
+    def first_byte_delay_seconds(self) -> float:
+        """The slowest first byte of those who read from the start, against the upstream's own."""
+        slowest = max(one.first_byte_seconds for one in self.met if not one.start)
+        return slowest - self.direct.first_byte_seconds
+
+    @property
+    def ratio(self) -> float:
+        """The slowest whole body against one direct download."""
+        return max(one.total_seconds for one in self.met if one.whole) / self.direct.total_seconds
+
+    def __str__(self) -> str:
+        sent = sum(one.bytes for one in self.met)
+        return (
+            f"right: {self.all_right}; upstream: {self.upstream_gets} GET, {self.ranges_asked} of them ranges, "
+            f"{self.upstream_bytes / MIB:.1f} MiB; direct {self.direct.total_seconds:.2f} s, "
+            f"crowd x{self.ratio:.3f}; "
+            f"first byte +{1000 * self.first_byte_delay_seconds:.0f} ms; memory +{self.grown_bytes / MIB:.1f} MiB; "
+            f"{self.cpu_seconds / (sent / 1024 / MIB):.2f} CPU s/GiB sent ({sent / 1024 / MIB:.1f} GiB)"
+        )
+
+
+def measure(folder: Path, size: int, bytes_per_second: float | None, workers: int, *, apart: bool = True) -> Figures:
+    """One cold run. `apart`: the readers in a process of their own."""
+    with Beside() as beside:
+        hub = beside.open(Hub(bytes_per_second=bytes_per_second))
+        digest = hub.blob(REPOSITORY, blob(size))
+        hub.image(REPOSITORY, "latest")
+        path = f"/v2/{REPOSITORY}/blobs/{digest}"
+        (direct,) = Crowd(hub.host, path, size, [Reader()]).run()
+        hub.requests.clear()
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump({"workers": workers, "upstreams": {"docker.io": {"endpoints": [hub.url]}}}))
+        crowd = list(mixed(size, check_every=8 if apart else 1))
+        with MirrorProcess(folder / "mirror.log", "--config", str(config)) as mirror:
+            # What is loaded only with the first blob and manifest is no growth.
+            for _ in range(4 * workers):
+                assert mirror.status(f"/v2/{REPOSITORY}/manifests/latest") == 200
+            before, cpu = _resident(mirror), _cpu_seconds(mirror)
+            with _peak(mirror) as peak:
+                readers = Crowd(mirror.host, path, size, crowd)
+                met = readers.run_apart() if apart else readers.run()
+            spent = _cpu_seconds(mirror) - cpu
+        asked = hub.select("GET", path)
+        ranges = [one for one in asked if "Range" in one.headers]
+        sent = sum(one.bytes_sent for one in asked)
+        return Figures(met, direct, len(asked), len(ranges), sent, max(peak) - before, spent)
+
+
+def _resident(mirror: MirrorProcess) -> int:
+    return sum(resident_bytes(pid) for pid in mirror.pids())
+
+
+def _cpu_seconds(mirror: MirrorProcess) -> float:
+    ticks = 0
+    for pid in mirror.pids():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def _peak(mirror: MirrorProcess) -> Iterator[list[int]]:
+    """What the mirror's processes held together, looked at every 50 ms."""
+    seen = [_resident(mirror)]
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            seen.append(_resident(mirror))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def main(arguments: list[str]) -> int:
+    size = int(arguments[0] if arguments else 256) * MIB
+    for megabytes_per_second in (25, 50):
+        for workers in (1, 2):
+            with tempfile.TemporaryDirectory() as folder:
+                figures = measure(Path(folder), size, megabytes_per_second * 1e6, workers)
+            print(f"{megabytes_per_second} MB/s, {workers} workers: {figures}", flush=True)  # noqa: T201 the answer
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
