@@ -47,8 +47,9 @@ class Row:
 class PlaceState:
     """Rows by path. What cannot be read or written is forgotten, with a log line; never raises for the disk."""
 
-    def __init__(self, file: str | Path) -> None:
+    def __init__(self, file: str | Path, busy_seconds: float = _BUSY_SECONDS) -> None:
         self._file = Path(file)
+        self._busy_seconds = busy_seconds
 
     def load(self, rules: Collection[str]) -> Mapping[str, Row]:
         """All rows with one of these rules. Blocks."""
@@ -97,7 +98,7 @@ class PlaceState:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        database = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None)
+        database = sqlite3.connect(self._file, timeout=self._busy_seconds, isolation_level=None)
         try:
             # A crash may lose or damage it: that costs reading those places again.
             database.execute("PRAGMA synchronous = OFF")
