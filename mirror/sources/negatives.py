@@ -19,7 +19,8 @@ class Negatives:
 
     def put(self, name: Name, reference: str, error: Unknown) -> None:
         """The upstream has just said so."""
-        self._entries[name, reference] = (error, time.monotonic())
+        # A fresh one, as every reader gets: one that was raised holds on to what raised it.
+        self._entries[name, reference] = (_fresh(error), time.monotonic())
 
     def drop(self, name: Name, reference: str) -> None:
         """The upstream knows it now."""
@@ -28,7 +29,7 @@ class Negatives:
     def fresh(self, name: Name, reference: str) -> Unknown | None:
         """The error, while it stands without asking."""
         found = self._entries.get((name, reference))
-        return found[0] if found and time.monotonic() - found[1] < self._ttl_seconds else None
+        return _fresh(found[0]) if found and time.monotonic() - found[1] < self._ttl_seconds else None
 
     def stale(self, name: Name, reference: str) -> Unknown | None:
         """The error however old it is, marked with its age: for while the upstream cannot be asked."""
@@ -36,4 +37,8 @@ class Negatives:
         if found is None:
             return None
         error, since = found
-        return type(error)(error.detail).aged(time.monotonic() - since, self._ttl_seconds)
+        return _fresh(error).aged(time.monotonic() - since, self._ttl_seconds)
+
+
+def _fresh(error: Unknown) -> Unknown:
+    return type(error)(error.detail)

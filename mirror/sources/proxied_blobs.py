@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from mirror.oci.digest import Digest
-from mirror.oci.errors import BlobUnknown, OciError, Unavailable
+from mirror.oci.errors import BlobUnknown, OciError, Unavailable, Unknown
 from mirror.oci.names import Host
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found
@@ -82,11 +82,16 @@ class ProxiedBlobs:
         )
         try:
             size = await pull.started()
-        except BlobUnknown as error:
-            self._freshness.negatives.put(question.name, question.reference, error)
-            raise
-        except Unavailable as error:
-            raise self._freshness.negatives.stale(question.name, question.reference) or error from error
+        except OciError as failure:
+            # A fill ends with the error of whom it asked last, which may have been another repository's upstream.
+            error = supply.error or failure
+            if isinstance(error, Unknown):
+                self._freshness.negatives.put(question.name, question.reference, error)
+                raise error from failure
+            believed = isinstance(error, Unavailable) and self._freshness.negatives.stale(
+                question.name, question.reference
+            )
+            raise believed or error from failure
         if supply.answered:
             await asyncio.to_thread(repository.link, digest, size)
         elif not repository.has(digest):
@@ -107,10 +112,14 @@ class ProxiedBlobs:
 
 
 class _Supply:
-    """One repository of one upstream as a supplier of a fill. `answered`: it gave the blob at least once."""
+    """One repository of one upstream as a supplier of a fill. `answered`: it gave the blob at least once.
+
+    `error` is what it said last instead.
+    """
 
     def __init__(self, client: UpstreamClient, repository: CachedRepository, digest: Digest) -> None:
         self.answered = False
+        self.error: OciError | None = None
         self._client = client
         self._repository = repository
         self._digest = digest
@@ -134,4 +143,5 @@ class _Supply:
             raise self._error(error) from error
 
     def _error(self, error: UpstreamError) -> OciError:
-        return translated(error, BlobUnknown({"name": str(self._repository.name), "digest": self._digest}))
+        self.error = translated(error, BlobUnknown({"name": str(self._repository.name), "digest": self._digest}))
+        return self.error

@@ -3,15 +3,14 @@
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.errors import ManifestInvalid, ManifestUnknown, NameUnknown, Unavailable
+from mirror.oci.errors import ManifestInvalid, NameUnknown, OciError, Unavailable
 from mirror.oci.manifest import Manifest, ManifestLinks
-from mirror.oci.names import Name
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found, Origin
 from mirror.sources.staleness import Freshness, Kept, Question
@@ -25,17 +24,28 @@ NO_API_SECONDS = 3600.0
 
 FROM_CACHE = "the upstream cannot be asked: this list holds only what is cached"
 
-Resolve = Callable[[Name, str], Awaitable[Found[Manifest]]]
+
+class Tags(Protocol):
+    """How a tag is had: for the fallback tag of an upstream without the referrers API."""
+
+    async def ask(self, repository: CachedRepository, tag: str) -> Manifest:
+        """From the upstream, by HEAD where it is cached. Raises UpstreamError."""
+        ...
+
+    async def cached(self, repository: CachedRepository, tag: str) -> Manifest | None:
+        """From the cache only."""
+        ...
 
 
 class ProxiedLists:
-    """`resolve` reads the fallback tag of an upstream without the referrers API, through the cache."""
+    """Lists of one upstream."""
 
-    def __init__(self, client: UpstreamClient, policy: Policy, freshness: Freshness, resolve: Resolve) -> None:
+    def __init__(self, client: UpstreamClient, policy: Policy, freshness: Freshness, manifests: Tags) -> None:
         self._client = client
         self._policy = policy
         self._freshness = freshness
-        self._resolve = resolve
+        self._manifests = manifests
+        self._has_api = False
         self._no_api_until = 0.0
 
     async def tags(self, repository: CachedRepository, last: str, limit: int | None) -> Found[Sequence[str]]:
@@ -44,16 +54,17 @@ class ProxiedLists:
         cached = repository.list(TAGS)
         question = Question(
             repository.name,
-            "tags",
+            # No tag's own key: none has a space.
+            "tags list",
             self._policy.tag_ttl_seconds,
             lambda: self._ask_tags(repository),
             NameUnknown({"name": str(repository.name)}),
         )
         try:
             found = await self._freshness.answer(question, _kept(cached, _tags))
-        except Unavailable:
+        except OciError as error:
             own = repository.tags()
-            if not own:
+            if cached is not None or not own or self._counts(error):
                 raise
             found = Found(own, _from_cache(self._freshness.origin("hit", None, 0)))
         start = bisect_right(found.value, last) if last else 0
@@ -72,49 +83,56 @@ class ProxiedLists:
         )
         try:
             return await self._freshness.answer(question, _kept(cached, _descriptors))
-        except Unavailable:
-            if not repository.exists():
+        except OciError as error:
+            if cached is not None or not repository.exists() or self._counts(error):
                 raise
-            return Found((), _from_cache(self._freshness.origin("hit", None, 0)))
+            fallback = await self._manifests.cached(repository, subject.fallback_tag)
+            return Found(_children(fallback), _from_cache(self._freshness.origin("hit", None, 0)))
+
+    def _counts(self, error: OciError) -> bool:
+        """Whether what the upstream said stands also where something is cached."""
+        return self._policy.refuse_gone and not isinstance(error, Unavailable)
 
     async def _ask_tags(self, repository: CachedRepository) -> Sequence[str]:
-        try:
-            tags = sorted(set(await self._client.tags(repository.name.repository)))
-        except NotFound:
-            kept = repository.list(TAGS)
-            if kept is None or kept.is_empty:
-                raise
-            return _tags(kept.document)
+        tags = sorted(set(await self._client.tags(repository.name.repository)))
         await asyncio.to_thread(repository.put_list, TAGS, {"tags": tags})
         return tags
 
     async def _ask_referrers(self, repository: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
-        found: Sequence[Descriptor] | None = None
         if time.monotonic() >= self._no_api_until:
             try:
                 found = await self._client.referrers(repository.name.repository, subject)
             except NoReferrersApi:
-                self._no_api_until = time.monotonic() + NO_API_SECONDS
-        if found is None:
-            found = await self._by_fallback_tag(repository, subject)
-        document = {"manifests": [descriptor.to_json() for descriptor in found]}
-        if found:
-            await asyncio.to_thread(repository.put_list, subject, document)
-            return found
-        kept = await asyncio.to_thread(repository.put_absent_list, subject, document)
-        return _descriptors(kept.document)
+                # Who has answered it for another repository has the API: this one is answered by its tag.
+                if not self._has_api:
+                    self._no_api_until = time.monotonic() + NO_API_SECONDS
+            else:
+                self._has_api = True
+                await asyncio.to_thread(repository.put_list, subject, _document(found))
+                return found
+        return await self._by_fallback_tag(repository, subject)
 
     async def _by_fallback_tag(self, repository: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
         """distribution-spec 1.1, "Unavailable Referrers API"."""
         try:
-            manifest = (await self._resolve(repository.name, subject.fallback_tag)).value
-            return ManifestLinks.parse(manifest.content, manifest.media_type).manifests
-        except (ManifestUnknown, ManifestInvalid):
+            found = _children(await self._manifests.ask(repository, subject.fallback_tag))
+        except NotFound as error:
+            kept = repository.list(subject)
+            had = kept is not None and not kept.is_empty and not self._policy.refuse_gone
+            if had or error.code == NameUnknown.code:
+                raise
+            await asyncio.to_thread(repository.put_absent_list, subject, _document(()))
             return ()
+        await asyncio.to_thread(repository.put_list, subject, _document(found))
+        return found
 
 
 def _kept(cached: CachedList | None, read: Callable[[Any], Sequence[Any]]) -> Kept[Sequence[Any]] | None:
-    return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
+    """What was cached; None where it is not what this program writes."""
+    try:
+        return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
+    except (AttributeError, TypeError, ManifestInvalid):
+        return None
 
 
 def _tags(document: Any) -> Sequence[str]:
@@ -123,6 +141,18 @@ def _tags(document: Any) -> Sequence[str]:
 
 def _descriptors(document: Any) -> Sequence[Descriptor]:
     return [Descriptor.from_json(entry) for entry in document.get("manifests", ())]
+
+
+def _document(descriptors: Sequence[Descriptor]) -> dict[str, Any]:
+    return {"manifests": [descriptor.to_json() for descriptor in descriptors]}
+
+
+def _children(manifest: Manifest | None) -> Sequence[Descriptor]:
+    """What a fallback tag's index lists; nothing where it is no manifest."""
+    try:
+        return ManifestLinks.parse(manifest.content, manifest.media_type).manifests if manifest else ()
+    except ManifestInvalid:
+        return ()
 
 
 def _from_cache(origin: Origin) -> Origin:

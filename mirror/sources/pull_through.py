@@ -36,7 +36,7 @@ class PullThrough:
         self._policy = policy
         self._freshness = Freshness(host, policy)
         self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness)
-        self._lists = ProxiedLists(client, policy, self._freshness, self.resolve)
+        self._lists = ProxiedLists(client, policy, self._freshness, self)
 
     async def stop(self) -> None:
         """End every question under way; fills are the store's to stop."""
@@ -47,11 +47,8 @@ class PullThrough:
         repository = await self._repository(name, None if is_digest(reference) else reference)
         if is_digest(reference):
             return await self._by_digest(repository, Digest(reference))
-        cached = repository.tag(reference)
-        kept = None
-        if cached is not None:
-            stored = await self._stored(cached.descriptor)
-            kept = Kept(stored, cached.checked_at) if stored else None
+        known = repository.tag(reference)
+        stored = await self._stored(known.descriptor) if known else None
 
         def used() -> None:
             self._cache.index.touch(name, reference)
@@ -61,11 +58,11 @@ class PullThrough:
             name,
             reference,
             self._policy.tag_ttl_seconds,
-            lambda: self._ask_tag(repository, reference, cached, kept.value if kept else None),
+            lambda: self._ask_tag(repository, reference, known, stored),
             ManifestUnknown({"name": str(name), "reference": reference}),
             used,
         )
-        return await self._freshness.answer(question, kept)
+        return await self._freshness.answer(question, Kept(stored, known.checked_at) if known and stored else None)
 
     async def refresh(self, name: Name, tag: str) -> Manifest:
         """Ask the upstream for a tag now, whatever is cached. Raises as a cold question does."""
@@ -73,6 +70,15 @@ class PullThrough:
         unknown = ManifestUnknown({"name": str(name), "reference": tag})
         self._freshness.negatives.drop(name, tag)
         return await self._freshness.once(Question(name, tag, 0, lambda: self._fetch(repository, tag), unknown))
+
+    async def ask(self, repository: CachedRepository, tag: str) -> Manifest:
+        """See `proxied_lists.Tags`."""
+        return await self._ask_tag(repository, tag, repository.tag(tag), await self.cached(repository, tag))
+
+    async def cached(self, repository: CachedRepository, tag: str) -> Manifest | None:
+        """See `proxied_lists.Tags`."""
+        known = repository.tag(tag)
+        return await self._stored(known.descriptor) if known else None
 
     async def stat_blob(self, name: Name, digest: Digest) -> Found[int]:
         """See `Source.stat_blob`."""

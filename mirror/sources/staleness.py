@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mirror.oci.errors import OciError, Unavailable, Unknown
+from mirror.oci.errors import OciError, Unknown
 from mirror.oci.names import Host, Name
 from mirror.sources.flights import Flights
 from mirror.sources.negatives import Negatives
@@ -67,19 +67,21 @@ class Freshness:
         age = max(0.0, time.time() - kept.checked_at)
         if age < question.ttl_seconds:
             return Found(kept.value, self.origin("hit", question, question.ttl_seconds - age))
-        if self._policy.offline:
-            return self._stale(question, kept, age, offline(self._host))
-        try:
-            value = await self._flights.ask_within(question.key, question.ask, self._policy.stale_after_seconds)
-        except TimeoutError:
-            return self._stale(question, kept, age, Unavailable({"upstream": self._host}))
-        except UpstreamError as error:
-            if self._policy.refuse_gone and means_gone(error):
-                raise translated(error, question.unknown) from error
-            return self._stale(question, kept, age, translated(error, question.unknown))
-        except OciError as error:
-            return self._stale(question, kept, age, error)
-        self.negatives.drop(question.name, question.reference)
+        limit = self._policy.stale_for_seconds
+        if limit is not None and age - question.ttl_seconds > limit:
+            value = await self._cold(question)
+        else:
+            if self._policy.offline:
+                return self._stale(question, kept, age)
+            try:
+                value = await self._flights.ask_within(question.key, question.ask, self._policy.stale_after_seconds)
+            except UpstreamError as error:
+                if self._policy.refuse_gone and means_gone(error):
+                    raise translated(error, question.unknown) from error
+                return self._stale(question, kept, age)
+            except (OciError, TimeoutError):
+                return self._stale(question, kept, age)
+            self.negatives.drop(question.name, question.reference)
         status = "hit" if value is kept.value else "fwd=stale; stored"
         return Found(value, self.origin(status, question, question.ttl_seconds))
 
@@ -93,13 +95,9 @@ class Freshness:
         used = question.used if question else None
         return Origin(status, self._host, fresh_until=until, private=self._policy.private, used=used)
 
-    def _stale(self, question: Question[T], kept: Kept[T], age: float, error: OciError) -> Found[T]:
-        past = age - question.ttl_seconds
-        limit = self._policy.stale_for_seconds
-        if limit is not None and past > limit:
-            raise error
+    def _stale(self, question: Question[T], kept: Kept[T], age: float) -> Found[T]:
         origin = Origin(
-            f"hit; ttl=-{math.ceil(past)}",
+            f"hit; ttl=-{math.ceil(age - question.ttl_seconds)}",
             self._host,
             age_seconds=age,
             fresh_until=time.monotonic() + LOOK_AGAIN_SECONDS,

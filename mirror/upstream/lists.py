@@ -45,7 +45,10 @@ async def list_referrers(exchange: Exchange, repository: str, subject: Digest) -
     try:
         async with aclosing(_pages(exchange, repository, f"referrers/{subject}", OCI_INDEX)) as pages:
             async for document in pages:
-                for entry in document.get("manifests") or ():
+                listed = document.get("manifests")
+                if listed is not None and not isinstance(listed, list):
+                    raise BadAnswer(exchange.host, "its list of referrers is no list")
+                for entry in listed or ():
                     # An entry that cannot be read costs itself only.
                     descriptor = _descriptor(entry)
                     if descriptor is not None:
