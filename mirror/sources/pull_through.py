@@ -34,7 +34,7 @@ class PullThrough:
         self._client = client
         self._cache = cache
         self._policy = policy
-        self._freshness = Freshness(host, policy)
+        self._freshness = Freshness(host, policy, cache.index)
         self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness)
         self._lists = ProxiedLists(client, policy, self._freshness, self)
 

@@ -57,8 +57,8 @@ class Figures:
         return (
             f"right: {self.all_right}; upstream: {self.upstream_gets} GET, {self.ranges_asked} of them ranges, "
             f"{self.upstream_bytes / MIB:.1f} MiB; direct {self.direct.total_seconds:.2f} s, "
-            f"crowd x{self.ratio:.3f}; "
-            f"first byte +{1000 * self.first_byte_delay_seconds:.0f} ms; memory +{self.grown_bytes / MIB:.1f} MiB; "
+            f"crowd x{self.ratio:.3f}; first byte +{1000 * self.first_byte_delay_seconds:.0f} ms; "
+            f"memory +{self.grown_bytes / MIB:.1f} MiB; "
             f"{self.cpu_seconds / (sent / 1024 / MIB):.2f} CPU s/GiB sent ({sent / 1024 / MIB:.1f} GiB)"
         )
 
