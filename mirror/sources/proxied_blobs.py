@@ -76,9 +76,9 @@ class ProxiedBlobs:
         if self._policy.offline:
             raise self._freshness.negatives.stale(question.name, question.reference) or offline(self._host)
         supply = _Supply(self._client, repository, digest)
-        known_size = repository.size(digest)
+        # No size is held against the answer: what a HEAD said of it may have been a lie, and the digest judges.
         pull = await stack.enter_async_context(
-            self._blobs.join(digest, known_size, supply.fetch, supplier=str(repository.name))
+            self._blobs.join(digest, None, supply.fetch, supplier=str(repository.name))
         )
         try:
             size = await pull.started()
