@@ -80,6 +80,7 @@ class ProxiedBlobs:
             raise self._freshness.negatives.stale(question.name, question.reference) or offline(self._host)
         supply = _Supply(self._client, repository, digest)
         # Bytes that come from somebody else's fill are this repository's only if its upstream says so.
+        # No size is held against the answer: what a HEAD said of it may have been a lie, and the digest judges.
         prove = None if repository.has(digest) else partial(self._freshness.once, question)
         pull = await stack.enter_async_context(
             self._blobs.join(digest, None, supply.fetch, supplier=str(repository.name), prove=prove)

@@ -115,7 +115,7 @@ class ProxiedLists:
     async def _by_fallback_tag(self, repository: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
         """distribution-spec 1.1, "Unavailable Referrers API"."""
         try:
-            found = _children(await self._manifests.ask(repository, subject.fallback_tag))
+            found = await asyncio.to_thread(_children, await self._manifests.ask(repository, subject.fallback_tag))
         except NotFound as error:
             kept = repository.list(subject)
             had = kept is not None and not kept.is_empty and not self._policy.refuse_gone

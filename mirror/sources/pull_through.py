@@ -10,7 +10,7 @@ from mirror.logs import event
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest, is_digest
 from mirror.oci.errors import BadGateway, ManifestInvalid, ManifestUnknown
-from mirror.oci.manifest import Manifest, ManifestLinks
+from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.oci.names import Host, Name
 from mirror.sources.policy import Policy, check_askable, denied
 from mirror.sources.proxied_blobs import ProxiedBlobs
@@ -136,8 +136,16 @@ class PullThrough:
         return None if content is None else Manifest(descriptor.digest, descriptor.media_type, content)
 
     async def _bytes(self, digest: Digest) -> bytes | None:
+        return await asyncio.to_thread(self._read_small, digest)
+
+    def _read_small(self, digest: Digest) -> bytes | None:
+        """What is in the pool, where it may be a manifest: it could be a layer of any size."""
+        pool = self._cache.blobs.pool
+        size = pool.size(digest)
+        if size is None or size > MAX_MANIFEST_BYTES:
+            return None
         try:
-            return await asyncio.to_thread(self._cache.blobs.pool.read, digest)
+            return pool.read(digest)
         except OSError:
             return None
 
@@ -176,9 +184,11 @@ class PullThrough:
     async def _keep(self, repository: CachedRepository, tag: str | None, got: UpstreamManifest) -> Manifest:
         """Store a manifest and its names: the bytes first, so that no name ever leads nowhere."""
         try:
-            media_type = ManifestLinks.parse(got.content, got.media_type).media_type
+            # Reading the largest takes longer than the event loop should stand still.
+            parsed = await asyncio.to_thread(ManifestLinks.parse, got.content, got.media_type)
         except ManifestInvalid as error:
             raise BadGateway({"upstream": self.host, "reason": f"no manifest: {error.detail}"}) from None
+        media_type = parsed.media_type
         descriptor = Descriptor(media_type, got.digest, len(got.content))
         try:
             await self._cache.blobs.put(got.digest, got.content)
