@@ -1,19 +1,15 @@
 """Large blobs on their way through running mirrors: crowds, and mirrors that die meanwhile."""
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.bench.crowd import MIB, Crowd, Reader, blob
-from tests.bench.fills import REPOSITORY, measure
+from tests.bench.fills import REPOSITORY, measure, part_bytes
 from tests.clients.through import mirroring, upstream
 from tests.hub import Hub, Truncate
 from tests.hub.beside import Beside
 from tests.running import Client, wait_until
-from tests.server_process import MirrorProcess
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
@@ -29,11 +25,6 @@ def test_fifty_clients_on_one_cold_blob_are_one_request_upstream(tmp_path: Path,
     assert found.grown_bytes < 64 * MIB
 
 
-def part_bytes(folder: Path) -> int:
-    """How far the one fill is."""
-    return sum(part.stat().st_size for part in (folder / "cache" / "parts").iterdir() if not part.suffix)
-
-
 @WORKERS
 def test_a_fill_goes_on_where_a_killed_mirror_left_it(tmp_path: Path, workers: int) -> None:
     size = 48 * MIB
@@ -45,7 +36,7 @@ def test_a_fill_goes_on_where_a_killed_mirror_left_it(tmp_path: Path, workers: i
             client.ask(path)
             assert client.head().status == 200
             wait_until(lambda: part_bytes(tmp_path) > size // 3, "a third of the blob is there")
-            kill(mirror)
+            mirror.kill()
         held = part_bytes(tmp_path)
         assert size // 3 < held < size
         with mirroring(tmp_path, config, workers=workers) as mirror:
@@ -114,15 +105,3 @@ def test_a_client_that_resumes_by_range_gets_the_rest(tmp_path: Path, workers: i
                     assert head.headers["content-range"] == f"bytes {len(begun)}-{size - 1}/{size}"
                     assert begun + client.body(size - len(begun)) == blob(size)
         assert hub.count("GET", path) == 1
-
-
-def kill(mirror: MirrorProcess) -> None:
-    """All of its processes at once, as a power cut does it."""
-    pids = mirror.pids()
-    for pid in pids[1:]:
-        os.kill(pid, signal.SIGKILL)
-    mirror.kill()
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, "still there"
-        time.sleep(0.01)
