@@ -33,10 +33,20 @@ def cached_content(config: Config, kept: Cache) -> Cached:
     return Cached(kept.names, kept.blobs.pool.read, frozenset(config.upstreams))
 
 
+def begin_search(config: Config) -> SearchIndex:
+    """The index, of which nobody believes that it is complete: what was served before may be no more. Blocks."""
+    index = SearchIndex(config.cache.path / SEARCH_FILE)
+    index.complete = False
+    return index
+
+
 @asynccontextmanager
-async def search_index(config: Config) -> AsyncIterator[SearchIndex]:
-    """The index that workers share, open as long as the context is."""
-    index = await asyncio.to_thread(SearchIndex, config.cache.path / SEARCH_FILE)
+async def search_index(config: Config, *, fills: bool) -> AsyncIterator[SearchIndex]:
+    """The index that workers share, open as long as the context is. `fills`: this worker is the one that fills it."""
+    if fills:
+        index = await asyncio.to_thread(begin_search, config)
+    else:
+        index = await asyncio.to_thread(SearchIndex, config.cache.path / SEARCH_FILE)
     try:
         yield index
     finally:

@@ -10,7 +10,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 from mirror.app.local import generated, own_hosts, remembered, scan_settings
-from mirror.app.search import cached_content, extensions, filling, search_index
+from mirror.app.search import begin_search, cached_content, extensions, filling, search_index
 from mirror.app.upstreams import cache, pull_through, run_folder
 from mirror.config import Config
 from mirror.logs import event
@@ -61,6 +61,7 @@ class Running:
 def prepare(config: Config) -> None:
     """Once before all workers: what earlier ones shared while they ran is over."""
     shutil.rmtree(run_folder(config), ignore_errors=True)
+    begin_search(config).close()
 
 
 @asynccontextmanager
@@ -75,10 +76,11 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
         ScanProcess(settings),
     )
     metrics = await asyncio.to_thread(_metrics, config, slot)
+    fills = slot is None or slot.index == 0
     async with (
         await asyncio.to_thread(cache, config) as kept,
         pull_through(config, kept, metrics) as upstreams,
-        search_index(config) as index,
+        search_index(config, fills=fills) as index,
     ):
         content = Content(local, upstreams, config.default_host, kept.names, generated(config))
         rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
@@ -96,7 +98,6 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
         )
         if metrics is not None:
             metrics.before_reading(partial(_count_elsewhere, local, kept))
-        fills = slot is None or slot.index == 0
         filler = SearchFiller(index, cached_content(config, kept)) if fills else None
         async with listener, _beside(local, slot, metrics), filling(filler, local):
             event(

@@ -142,7 +142,7 @@ def cached_entries(cached: Cached, name: Name, index: SearchIndex) -> tuple[list
 
 
 class SearchFiller:
-    """Fills the index with what changed; `once` does it all, `run` goes on for ever."""
+    """Fills an index that is not complete with what there is; `once` does it, `run` keeps it up for ever."""
 
     def __init__(self, index: SearchIndex, cached: Cached | None) -> None:
         self._index = index
@@ -154,7 +154,6 @@ class SearchFiller:
 
     async def run(self, local: LocalContent) -> None:
         """Keep up until cancelled."""
-        await asyncio.to_thread(self._begin)
         await local.wait_complete()
         generation, walked, retried = -1, float("-inf"), time.monotonic()
         pause = CACHE_SECONDS
@@ -177,9 +176,6 @@ class SearchFiller:
                     walked = time.monotonic()
                     pause = max(CACHE_SECONDS, self._walk_seconds / CACHE_SHARE)
             await asyncio.sleep(LOOK_SECONDS)
-
-    def _begin(self) -> None:
-        self._index.complete = False
 
     def once(self, view: View) -> None:
         """Bring the index up to date with what there is now. Blocks."""

@@ -17,7 +17,19 @@ from mirror.store.search import SearchIndex
 from mirror.store.search_entry import Entry, Facts
 
 NAMES = ("app", "team/app", "docker.io/library/app", "quay.io/team/ap")
-TAGS = ("", "1.0", "1.0.0", "1.10", "1.9", "v1.9.1-rc.1", "v1.9.1-rc.11", "v1.9.1-rc.2", "latest", "Latest", "1.9-a")
+TAGS: tuple[str, ...] = (
+    "",
+    "1.0",
+    "1.0.0",
+    "1.10",
+    "1.9",
+    "v1.9.1-rc.1",
+    "v1.9.1-rc.11",
+    "v1.9.1-rc.2",
+    "latest",
+    "Latest",
+    "1.9-a",
+)
 TAGS += ("2", "02", "10", "1.0+build", "1.0-rc.1.a", "1.0-rc", "a*b", "sha256-ab")
 DIGESTS = tuple(Digest.of(bytes([number])) for number in range(6))
 MEDIA_TYPES = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json")
