@@ -10,12 +10,11 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 from mirror.app.local import generated, own_hosts, remembered, scan_settings
+from mirror.app.search import begin_search, cached_content, extensions, filling, search_index
 from mirror.app.upstreams import cache, pull_through, run_folder
 from mirror.config import Config
 from mirror.logs import event
 from mirror.server.access import Everyone
-from mirror.server.extensions import Extension
-from mirror.server.features import features
 from mirror.server.http import Listener, TlsFiles
 from mirror.server.metrics import Metrics
 from mirror.server.names import NameRules
@@ -23,13 +22,11 @@ from mirror.server.registry import Registry
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
 from mirror.sources.scan_process import ScanProcess
+from mirror.sources.search_index import SearchFiller
 from mirror.store.cache import Cache
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (
-    Extension("_mirror", "What this registry holds and can do", "/v2/_mirror/features", {"features": features}),
-)
 # How old the numbers of other workers may be when one of them is asked.
 METRICS_SECONDS = 1.0
 
@@ -64,6 +61,7 @@ class Running:
 def prepare(config: Config) -> None:
     """Once before all workers: what earlier ones shared while they ran is over."""
     shutil.rmtree(run_folder(config), ignore_errors=True)
+    begin_search(config).close()
 
 
 @asynccontextmanager
@@ -78,12 +76,17 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
         ScanProcess(settings),
     )
     metrics = await asyncio.to_thread(_metrics, config, slot)
-    async with await asyncio.to_thread(cache, config) as kept, pull_through(config, kept, metrics) as upstreams:
+    fills = slot is None or slot.index == 0
+    async with (
+        await asyncio.to_thread(cache, config) as kept,
+        pull_through(config, kept, metrics) as upstreams,
+        search_index(config, fills=fills) as index,
+    ):
         content = Content(local, upstreams, config.default_host, kept.names, generated(config))
         rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
         ready = (lambda: local.ready) if slot is None else (lambda: slot.all_ready)
         listener = Listener(
-            Registry(content, rules, Everyone(), ready, metrics=metrics, extensions=EXTENSIONS),
+            Registry(content, rules, Everyone(), ready, metrics=metrics, extensions=extensions(index)),
             config.listen.host,
             config.listen.port,
             tls=TlsFiles(str(config.tls.cert), str(config.tls.key)) if config.tls else None,
@@ -95,7 +98,8 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
         )
         if metrics is not None:
             metrics.before_reading(partial(_count_elsewhere, local, kept))
-        async with listener, _beside(local, slot, metrics):
+        filler = SearchFiller(index, cached_content(config, kept)) if fills else None
+        async with listener, _beside(local, slot, metrics), filling(filler, local):
             event(
                 log,
                 logging.INFO,

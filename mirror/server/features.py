@@ -8,21 +8,28 @@ from mirror.oci import media_types
 from mirror.oci.digest import HEX_LENGTH
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.server.answer import Answer, json_answer
-from mirror.server.extensions import ExtensionAsk
+from mirror.server.extensions import ExtensionAsk, ExtensionEndpoint
 from mirror.server.paging import MAX_N
 
 SPEC_VERSION = "1.1.1"
+# Read from the disk, once.
+_VERSION = version("oci-mirror")
 
 
-async def features(ask: ExtensionAsk) -> Answer:
-    """The document; see `feature_document`."""
-    return json_answer(200, feature_document(), {})
+def features_endpoint(further: Mapping[str, Any]) -> ExtensionEndpoint:
+    """The endpoint that tells the document, with what is said of `further` endpoints; see `feature_document`."""
+    document = feature_document(further)
+
+    async def features(ask: ExtensionAsk) -> Answer:
+        return json_answer(200, document, {})
+
+    return features
 
 
-def feature_document(further: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def feature_document(further: Mapping[str, Any]) -> dict[str, Any]:
     """Versions, limits and abilities. Names are stable: a client may decide from them."""
     return {
-        "version": version("oci-mirror"),
+        "version": _VERSION,
         "specVersion": SPEC_VERSION,
         "push": False,
         "delete": False,
@@ -42,7 +49,7 @@ def feature_document(further: Mapping[str, Any] | None = None) -> dict[str, Any]
                 "fallback_tags": True,
             },
             "discovery": {"methods": ["GET", "HEAD"]},
+            **further,
         },
         "proxy": {"header": "OCI-REF-NAME", "query": ["oci-ref-name", "ns"], "path": ["/v2/<host>/", "/<host>/v2/"]},
-        **(further or {}),
     }

@@ -82,6 +82,11 @@ class LocalContent:
         return self._view.snapshot
 
     @property
+    def view(self) -> View:
+        """The same, with what was learnt of it. Asking it blocks."""
+        return self._view
+
+    @property
     def problems(self) -> frozenset[Problem]:
         """What the last scan could not serve."""
         return self._problems

@@ -6,6 +6,7 @@ seen by the next request.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -131,6 +132,15 @@ class CachedRepository:
         """Whether anything of this repository is cached."""
         table = self._current_table()
         return bool(table.manifests or self._current_links() or table.tags) or Path(f"{self.folder}/_lists").exists()
+
+    def stamp(self) -> tuple[Any, ...]:
+        """Another value when its tags, manifests or links may have changed."""
+        found = []
+        for name in ("_index.json", "_journal", "_links"):
+            with suppress(OSError):
+                now = os.stat(f"{self.folder}/{name}")
+                found.append((name, now.st_ino, now.st_size, now.st_mtime_ns))
+        return tuple(found)
 
     def put_tag(
         self, tag: str, descriptor: Descriptor, etag: str | None = None, fetched_at: float | None = None

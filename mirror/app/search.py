@@ -1,0 +1,80 @@
+"""Search, as configured: the index in the cache's folder, what it is filled from, the extension that answers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+from mirror.app.local import view_now
+from mirror.app.upstreams import cache
+from mirror.config import Config
+from mirror.server.extensions import Extension
+from mirror.server.features import features_endpoint
+from mirror.server.search import search_endpoint, search_features
+from mirror.sources.local import LocalContent
+from mirror.sources.search_index import Cached, SearchFiller
+from mirror.sources.view import View
+from mirror.store.cache import Cache
+from mirror.store.search import SearchIndex
+
+SEARCH_FILE = "search.db"
+
+
+def extensions(index: SearchIndex) -> Sequence[Extension]:
+    """Everything that is enabled."""
+    endpoints = {
+        "features": features_endpoint({"search": search_features()}),
+        "search": search_endpoint(index),
+    }
+    return (Extension("_mirror", "What this registry holds and can do", "/v2/_mirror/features", endpoints),)
+
+
+def cached_content(config: Config, kept: Cache) -> Cached:
+    """What is cached of the configured upstreams."""
+    return Cached(kept.names, kept.blobs.pool.read, frozenset(config.upstreams))
+
+
+def begin_search(config: Config) -> SearchIndex:
+    """The index, of which nobody believes that it is complete: what was served before may be no more. Blocks."""
+    index = SearchIndex(config.cache.path / SEARCH_FILE)
+    index.complete = False
+    return index
+
+
+@asynccontextmanager
+async def search_index(config: Config, *, fills: bool) -> AsyncIterator[SearchIndex]:
+    """The index that workers share, open as long as the context is. `fills`: this worker is the one that fills it."""
+    if fills:
+        index = await asyncio.to_thread(begin_search, config)
+    else:
+        index = await asyncio.to_thread(SearchIndex, config.cache.path / SEARCH_FILE)
+    try:
+        yield index
+    finally:
+        await asyncio.to_thread(index.close)
+
+
+@asynccontextmanager
+async def filling(filler: SearchFiller | None, local: LocalContent) -> AsyncIterator[None]:
+    """Keep the index up beside all else; None where another worker does."""
+    task = asyncio.create_task(filler.run(local), name="search index") if filler else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@contextmanager
+def search_now(config: Config) -> Iterator[tuple[View, Cache, SearchIndex]]:
+    """Content as it lies there now, and an index over it that no server sees. Blocks."""
+    _, view = view_now(config)
+    with cache(config).opened() as kept:
+        index = SearchIndex(None)
+        try:
+            # A server's may be of other folders; what it knows of manifests, and since when, is true all the same.
+            index.copy_from(config.cache.path / SEARCH_FILE)
+            SearchFiller(index, cached_content(config, kept)).once(view)
+            yield view, kept, index
+        finally:
+            index.close()

@@ -1,0 +1,74 @@
+"""The SQLite file of the search index: opened, and made anew where it cannot be what we wrote."""
+
+import logging
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+_BUSY_SECONDS = 5.0
+_PAGE_CACHE_KIB = 32 * 1024
+
+_SCHEMA = """
+BEGIN;
+CREATE TABLE repositories (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE rows (
+    id INTEGER PRIMARY KEY, repository INTEGER NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL,
+    words TEXT NOT NULL, version TEXT NOT NULL, media_type TEXT NOT NULL, artifact_type TEXT, kind TEXT,
+    platforms TEXT NOT NULL, size INTEGER NOT NULL, created INTEGER, first_seen INTEGER NOT NULL,
+    UNIQUE (repository, tag, digest)
+);
+CREATE INDEX rows_by_digest ON rows (digest);
+CREATE INDEX rows_by_time ON rows (first_seen);
+CREATE TABLE annotations (
+    key TEXT NOT NULL, value TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (key, value, row)
+) WITHOUT ROWID;
+CREATE INDEX annotations_by_row ON annotations (row);
+CREATE TABLE facts (digest TEXT PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE gone (
+    name TEXT, tag TEXT, digest TEXT, first_seen INTEGER NOT NULL, gone INTEGER NOT NULL,
+    PRIMARY KEY (name, tag, digest)
+) WITHOUT ROWID;
+CREATE TABLE state (complete INTEGER NOT NULL);
+INSERT INTO state VALUES (0);
+COMMIT;
+"""
+
+
+def connect(path: Path | None) -> sqlite3.Connection:
+    """A connection to the file, or to one in memory. Raises sqlite3.Error where the file is not what we wrote."""
+    if path is not None:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(str(path or ":memory:"), timeout=_BUSY_SECONDS, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            connection.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
+        elif version != SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"its schema is version {version}, not {SCHEMA_VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_anew(path: Path | None) -> tuple[sqlite3.Connection, Path | None]:
+    """A connection to write with, and to which file: to none (in memory) where the folder cannot be written."""
+    try:
+        return connect(path), path
+    except sqlite3.Error as error:
+        log.warning("the search index %s is made anew: %s", path, error)
+    if path is not None:
+        with suppress(OSError, sqlite3.Error):
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            return connect(path), path
+    log.warning("the search index is kept in memory")
+    return connect(None), None
