@@ -1,5 +1,8 @@
 """Large blobs on their way through running mirrors: crowds, and mirrors that die meanwhile."""
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from tests.bench.fills import REPOSITORY, measure, part_bytes
 from tests.clients.through import mirroring, upstream
 from tests.hub import Hub, Truncate
 from tests.hub.beside import Beside
-from tests.running import Client, wait_until
+from tests.running import Client, open_files, wait_until
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
@@ -104,3 +107,38 @@ def test_a_client_that_resumes_by_range_gets_the_rest(tmp_path: Path, workers: i
                     assert head.headers["content-range"] == f"bytes {len(begun)}-{size - 1}/{size}"
                     assert begun + client.body(size - len(begun)) == blob(size)
         assert hub.count("GET", path) == 1
+
+
+def test_a_worker_that_dies_takes_no_client_of_another_with_it(tmp_path: Path) -> None:
+    size = 24 * MIB
+    with Beside() as beside:
+        hub = beside.open(Hub(bytes_per_second=20e6))
+        path = f"/v2/{REPOSITORY}/blobs/{hub.blob(REPOSITORY, blob(size))}"
+        with (
+            mirroring(tmp_path, {"docker.io": upstream(hub.url)}, workers=2) as mirror,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            # So many that each worker has some (SO_REUSEPORT spreads connections at random).
+            readers = threads.submit(Crowd(mirror.host, path, size, [Reader() for _ in range(16)]).run)
+            wait_until(lambda: part_bytes(tmp_path) > size // 4, "a quarter is there")
+            count = len(mirror.pids())
+            leading = [pid for pid in mirror.pids()[1:] if has_connection(pid, hub.port)]
+            assert len(leading) == 1, "one of them fills"
+            os.kill(leading[0], signal.SIGKILL)
+            met = readers.result()
+            assert all(one.right for one in met)
+            assert {one.whole for one in met} == {True, False}
+            wait_until(lambda: len(mirror.pids()) == count, "there is another in its place")
+        first, second = hub.select("GET", path)
+        assert second.headers["Range"].startswith("bytes=")
+        assert first.bytes_sent + second.bytes_sent < 1.25 * size
+
+
+def has_connection(pid: int, port: int) -> bool:
+    """Whether the process has a connection to that port of loopback."""
+    sockets = {path for path in open_files(pid) if path.startswith("socket:")}
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[2].rpartition(":")[2], 16) == port and f"socket:[{fields[9]}]" in sockets:
+            return True
+    return False
