@@ -12,7 +12,7 @@ from tests.bench.fills import REPOSITORY, measure, part_bytes
 from tests.clients.through import mirroring, upstream
 from tests.hub import Hub, Truncate
 from tests.hub.beside import Beside
-from tests.running import Client, open_files, wait_until
+from tests.running import Client, wait_until
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
@@ -122,9 +122,7 @@ def test_a_worker_that_dies_takes_no_client_of_another_with_it(tmp_path: Path) -
             readers = threads.submit(Crowd(mirror.host, path, size, [Reader() for _ in range(16)]).run)
             wait_until(lambda: part_bytes(tmp_path) > size // 4, "a quarter is there")
             count = len(mirror.pids())
-            leading = [pid for pid in mirror.pids()[1:] if has_connection(pid, hub.port)]
-            assert len(leading) == 1, "one of them fills"
-            os.kill(leading[0], signal.SIGKILL)
+            os.kill(who_fills(tmp_path), signal.SIGKILL)
             met = readers.result()
             assert all(one.right for one in met)
             assert {one.whole for one in met} == {True, False}
@@ -134,11 +132,12 @@ def test_a_worker_that_dies_takes_no_client_of_another_with_it(tmp_path: Path) -
         assert first.bytes_sent + second.bytes_sent < 1.25 * size
 
 
-def has_connection(pid: int, port: int) -> bool:
-    """Whether the process has a connection to that port of loopback."""
-    sockets = {path for path in open_files(pid) if path.startswith("socket:")}
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+def who_fills(folder: Path) -> int:
+    """The process that holds the exclusive lock of the one part in `folder`/cache (proc_locks(5))."""
+    (part,) = (path for path in (folder / "cache" / "parts").iterdir() if not path.suffix)
+    inode = str(part.stat().st_ino)
+    for line in Path("/proc/locks").read_text().splitlines():
         fields = line.split()
-        if int(fields[2].rpartition(":")[2], 16) == port and f"socket:[{fields[9]}]" in sockets:
-            return True
-    return False
+        if fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5].rpartition(":")[2] == inode:
+            return int(fields[4])
+    raise AssertionError("nobody fills it")
