@@ -55,7 +55,7 @@ class MirrorProcess:
         return self._process
 
     def pids(self) -> list[int]:
-        """The process and, where there are several workers, theirs."""
+        """The process and, where there are several workers, theirs (and that of a helper of multiprocessing's)."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [self.pid, *map(int, children.split())]
 

@@ -88,7 +88,9 @@ class Supervisor:
         self._ready[index] = 0
         status = worker.process.exitcode or 0
         if self._stopping:
-            return 1 if status < 0 else status
+            # By our own signal, where it had only begun to start and could not yet stop by itself.
+            early = status == -signal.SIGTERM
+            return 0 if early else 1 if status < 0 else status
         if status == WRONG_USE:
             # The address or the configuration: no other try would end otherwise.
             self._stop(signal.SIGTERM, None)

@@ -1,5 +1,8 @@
 """Large blobs on their way through running mirrors: crowds, and mirrors that die meanwhile."""
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,37 @@ def test_a_client_that_resumes_by_range_gets_the_rest(tmp_path: Path, workers: i
                     assert head.headers["content-range"] == f"bytes {len(begun)}-{size - 1}/{size}"
                     assert begun + client.body(size - len(begun)) == blob(size)
         assert hub.count("GET", path) == 1
+
+
+def test_a_worker_that_dies_takes_no_client_of_another_with_it(tmp_path: Path) -> None:
+    size = 24 * MIB
+    with Beside() as beside:
+        hub = beside.open(Hub(bytes_per_second=20e6))
+        path = f"/v2/{REPOSITORY}/blobs/{hub.blob(REPOSITORY, blob(size))}"
+        with (
+            mirroring(tmp_path, {"docker.io": upstream(hub.url)}, workers=2) as mirror,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            # So many that each worker has some (SO_REUSEPORT spreads connections at random).
+            readers = threads.submit(Crowd(mirror.host, path, size, [Reader() for _ in range(16)]).run)
+            wait_until(lambda: part_bytes(tmp_path) > size // 4, "a quarter is there")
+            count = len(mirror.pids())
+            os.kill(who_fills(tmp_path), signal.SIGKILL)
+            met = readers.result()
+            assert all(one.right for one in met)
+            assert {one.whole for one in met} == {True, False}
+            wait_until(lambda: len(mirror.pids()) == count, "there is another in its place")
+        first, second = hub.select("GET", path)
+        assert second.headers["Range"].startswith("bytes=")
+        assert first.bytes_sent + second.bytes_sent < 1.25 * size
+
+
+def who_fills(folder: Path) -> int:
+    """The process that holds the exclusive lock of the one part in `folder`/cache (proc_locks(5))."""
+    (part,) = (path for path in (folder / "cache" / "parts").iterdir() if not path.suffix)
+    inode = str(part.stat().st_ino)
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5].rpartition(":")[2] == inode:
+            return int(fields[4])
+    raise AssertionError("nobody fills it")
