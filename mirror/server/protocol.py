@@ -28,6 +28,9 @@ class Connection(web.RequestHandler):
 
         Raises ConnectionError where an answer has begun: a second one would land inside its body.
         """
+        if isinstance(exc, ConnectionError):
+            # The client went away, or was cut off, which is told where it is done.
+            raise ConnectionError("the answer was not sent to its end") from exc
         if isinstance(exc, HttpProcessingError):
             # Scanners send garbage all day long: nothing that an operator should read.
             event(log, logging.DEBUG, "malformed_request", remote=request.remote, reason=type(exc).__name__)

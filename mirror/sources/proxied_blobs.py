@@ -1,12 +1,12 @@
 """Blobs of one upstream: from the pool where the repository may have them, else filled while they are sent."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, OciError, Unavailable, Unknown
 from mirror.oci.names import Host
+from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found
 from mirror.sources.staleness import Freshness, Question
@@ -93,7 +93,7 @@ class ProxiedBlobs:
             )
             raise believed or error from failure
         if supply.answered:
-            await asyncio.to_thread(repository.link, digest, size)
+            await keep("membership", repository.name, lambda: repository.link(digest, size))
         elif not repository.has(digest):
             # The bytes come from somebody else's fill: this repository must show that it has them.
             await self._freshness.once(question)
@@ -104,7 +104,7 @@ class ProxiedBlobs:
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
         async def ask() -> int:
             size = await self._client.stat_blob(repository.name.repository, digest)
-            await asyncio.to_thread(repository.link, digest, size)
+            await keep("membership", repository.name, lambda: repository.link(digest, size))
             return size
 
         unknown = BlobUnknown({"name": str(repository.name), "digest": digest})
