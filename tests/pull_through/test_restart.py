@@ -86,8 +86,8 @@ async def test_a_mirror_that_ended_holds_nothing_open(tmp_path: Path, hub: Hub) 
         hub.fault(BlackHole())
         assert "Age" in (await mirror.get(path("manifests", "1"))).headers
     hub.hang_up()
-    # Files are closed by threads.
-    await eventually(lambda: not open_below(tmp_path))
+    # Files are closed by threads. What is known of local archives is not pull-through's.
+    await eventually(lambda: not [file for file in open_below(tmp_path) if "archives.db" not in file])
     await eventually(lambda: asyncio.all_tasks() <= before)
 
 
