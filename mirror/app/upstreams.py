@@ -1,7 +1,7 @@
 """Upstreams, as configured: how to talk to each, what it allows, and the cache behind all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,9 @@ async def pull_through(
     async with AsyncExitStack() as stack:
         sources = {}
         for host, upstream in config.upstreams.items():
-            made = await asyncio.to_thread(_client, config, host, upstream, metrics)
+            made, breakers = await asyncio.to_thread(_client, config, host, upstream, metrics)
+            for breaker in breakers:
+                stack.callback(breaker.close)
             client = await stack.enter_async_context(made)
             source = PullThrough(host, client, kept, policy(config, upstream))
             stack.push_async_callback(source.stop)
@@ -108,13 +110,18 @@ def count(metrics: Metrics, event: UpstreamEvent) -> None:
             metrics.set("mirror_upstream_ratelimit_remaining", remaining, (host,))
 
 
-def _client(config: Config, host: Host, upstream: Upstream, metrics: Metrics | None) -> UpstreamClient:
-    folder = run_folder(config) / "breakers"
-    return UpstreamClient(
-        settings(host, upstream),
-        ignore if metrics is None else partial(count, metrics),
-        lambda endpoint_url: FileBreakerState(folder, f"{host} {endpoint_url}"),
-    )
+def _client(
+    config: Config, host: Host, upstream: Upstream, metrics: Metrics | None
+) -> tuple[UpstreamClient, Sequence[FileBreakerState]]:
+    """A client, and its breakers' files, to be closed behind it."""
+    opened: list[FileBreakerState] = []
+
+    def breaker(endpoint_url: str) -> FileBreakerState:
+        opened.append(FileBreakerState(run_folder(config) / "breakers", f"{host} {endpoint_url}"))
+        return opened[-1]
+
+    observe = ignore if metrics is None else partial(count, metrics)
+    return UpstreamClient(settings(host, upstream), observe, breaker), opened
 
 
 def _credentials(host: Host, upstream: Upstream) -> CredentialsProvider:

@@ -40,7 +40,8 @@ class Connection(web.RequestHandler):
         a second one would land inside its body.
         """
         if isinstance(exc, ConnectionError):
-            raise exc  # the client is gone, or was cut off: whoever did that has said so
+            # The client went away, or was cut off, which is told where it is done.
+            raise ConnectionError("the answer was not sent to its end") from exc
         if isinstance(exc, HttpProcessingError):
             # Scanners send garbage all day long: nothing that an operator should read.
             event(log, logging.DEBUG, "malformed_request", remote=request.remote, reason=type(exc).__name__)

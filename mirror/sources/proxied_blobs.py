@@ -1,6 +1,5 @@
 """Blobs of one upstream: from the pool where the repository may have them, else filled while they are sent."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -8,6 +7,7 @@ from functools import partial
 from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, OciError, Unavailable, Unknown
 from mirror.oci.names import Host
+from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found
 from mirror.sources.staleness import Freshness, Question
@@ -95,7 +95,7 @@ class ProxiedBlobs:
                 raise error from failure
             stale = self._freshness.negatives.stale(question.name, question.reference)
             raise (stale if isinstance(error, Unavailable) and stale else error) from failure
-        await asyncio.to_thread(repository.link, digest, size)
+        await keep("membership", repository.name, lambda: repository.link(digest, size))
         self._freshness.negatives.drop(question.name, question.reference)
         status = "fwd=uri-miss; collapsed" if pull.collapsed else "fwd=uri-miss; stored"
         return Found(pull.body, self._freshness.origin(status, None, 0))
@@ -103,7 +103,7 @@ class ProxiedBlobs:
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
         async def ask() -> int:
             size = await self._client.stat_blob(repository.name.repository, digest)
-            await asyncio.to_thread(repository.link, digest, size)
+            await keep("membership", repository.name, lambda: repository.link(digest, size))
             return size
 
         unknown = BlobUnknown({"name": str(repository.name), "digest": digest})

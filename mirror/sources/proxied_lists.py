@@ -11,6 +11,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid, NameUnknown, OciError, Unavailable
 from mirror.oci.manifest import Manifest, ManifestLinks
+from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found, Origin
 from mirror.sources.staleness import Freshness, Kept, Question
@@ -95,7 +96,7 @@ class ProxiedLists:
 
     async def _ask_tags(self, repository: CachedRepository) -> Sequence[str]:
         tags = sorted(set(await self._client.tags(repository.name.repository)))
-        await asyncio.to_thread(repository.put_list, TAGS, {"tags": tags})
+        await keep("list", repository.name, lambda: repository.put_list(TAGS, {"tags": tags}))
         return tags
 
     async def _ask_referrers(self, repository: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
@@ -108,7 +109,7 @@ class ProxiedLists:
                     self._no_api_until = time.monotonic() + NO_API_SECONDS
             else:
                 self._has_api = True
-                await asyncio.to_thread(repository.put_list, subject, _document(found))
+                await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
                 return found
         return await self._by_fallback_tag(repository, subject)
 
@@ -121,9 +122,9 @@ class ProxiedLists:
             had = kept is not None and not kept.is_empty and not self._policy.refuse_gone
             if had or error.code == NameUnknown.code:
                 raise
-            await asyncio.to_thread(repository.put_absent_list, subject, _document(()))
+            await keep("list", repository.name, lambda: repository.put_absent_list(subject, _document(())))
             return ()
-        await asyncio.to_thread(repository.put_list, subject, _document(found))
+        await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
         return found
 
 

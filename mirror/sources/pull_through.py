@@ -12,6 +12,7 @@ from mirror.oci.digest import Digest, is_digest
 from mirror.oci.errors import BadGateway, ManifestInvalid, ManifestUnknown
 from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.oci.names import Host, Name
+from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy, check_askable, denied
 from mirror.sources.proxied_blobs import ProxiedBlobs
 from mirror.sources.proxied_lists import ProxiedLists
@@ -192,11 +193,11 @@ class PullThrough:
         descriptor = Descriptor(media_type, got.digest, len(got.content))
         try:
             await self._cache.blobs.put(got.digest, got.content)
-            if tag is None:
-                await asyncio.to_thread(repository.put_manifest, descriptor)
-            else:
-                await asyncio.to_thread(repository.put_tag, tag, descriptor, got.etag)
         except OSError as error:
-            # A full disk must not keep a client from its image.
             event(log, logging.ERROR, "manifest_not_cached", name=str(repository.name), reason=str(error))
+        else:
+            if tag is None:
+                await keep("manifest", repository.name, lambda: repository.put_manifest(descriptor))
+            else:
+                await keep("tag", repository.name, lambda: repository.put_tag(tag, descriptor, got.etag))
         return Manifest(got.digest, media_type, got.content)

@@ -170,6 +170,7 @@ async def test_a_size_that_head_lied_about_does_not_stand_in_the_way_of_the_blob
         assert (await mirror.head(path("blobs", digest))).headers["Content-Length"] == "17"
         answer = await mirror.get(path("blobs", digest))
         assert (answer.status, answer.body) == (200, content)
+        await eventually(lambda: blob_files(mirror.cache))
         assert (await mirror.head(path("blobs", digest))).headers["Content-Length"] == "4000"
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.hub import Basic, Bearer, Hub, Status, TokenIssuer
+from tests.hub import Basic, Bearer, BlackHole, Corrupt, Hub, Status, TokenIssuer, Truncate, eventually
 from tests.hub.fixtures import Hubs
-from tests.pull_through.asking import APP, HOST, forget_run, path, pull, pulling, upstream
+from tests.pull_through.asking import APP, HOST, forget_run, listed, path, pull, pulling, upstream
+from tests.running import open_below
 from tests.serving import Mirror
 
 
@@ -55,6 +56,39 @@ async def test_without_its_index_each_tag_costs_one_head(tmp_path: Path, hub: Hu
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:
         await pull(mirror, image, "1")
     assert [entry.method for entry in hub.requests[asked:]] == ["HEAD"]
+
+
+async def test_clients_are_served_where_no_name_can_be_kept(tmp_path: Path, hub: Hub) -> None:
+    image = hub.image(APP, "1", layers=[b"layer" * 500_000])
+    reference = hub.reference(APP, image, "application/vnd.test")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s", referrers_ttl="0s")}) as mirror:
+        # A file stands where folders should be made: so writing fails for root, too.
+        (mirror.cache / "names").write_bytes(b"")
+        for _ in range(2):
+            await pull(mirror, image, "1")
+            assert (await mirror.get(path("manifests", image.digest))).body == image.content
+            assert (await mirror.head(path("blobs", image.config))).status == 200
+            assert (await mirror.get(path("tags", ""))).json()["tags"] == ["1"]
+            assert listed((await mirror.get(path("referrers", image.digest))).body) == [reference.digest]
+
+
+async def test_a_mirror_that_ended_holds_nothing_open(tmp_path: Path, hub: Hub) -> None:
+    before = asyncio.all_tasks()
+    image = hub.image(APP, "1", layers=[b"layer" * 500_000])
+    hub.fault(Truncate(1000), kind="blob", times=2)
+    hub.fault(Corrupt(), kind="blob", times=1)
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:
+        for _ in range(3):
+            await asyncio.gather(
+                *(mirror.get(path("blobs", digest)) for digest in image.blobs), return_exceptions=True
+            )
+        await pull(mirror, image, "1")
+        hub.fault(BlackHole())
+        assert "Age" in (await mirror.get(path("manifests", "1"))).headers
+    hub.hang_up()
+    # Files are closed by threads. What is known of local archives is not pull-through's.
+    await eventually(lambda: not [file for file in open_below(tmp_path) if "archives.db" not in file])
+    await eventually(lambda: asyncio.all_tasks() <= before)
 
 
 Samples = dict[str, dict[tuple[str, ...], float]]
