@@ -1,8 +1,9 @@
 """Search, as configured: the index in the cache's folder, what it is filled from, the extension that answers."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from mirror.app.local import view_now
 from mirror.app.upstreams import cache
@@ -36,7 +37,8 @@ def cached_content(config: Config, kept: Cache) -> Cached:
 def begin_search(config: Config) -> SearchIndex:
     """The index, of which nobody believes that it is complete: what was served before may be no more. Blocks."""
     index = SearchIndex(config.cache.path / SEARCH_FILE)
-    index.complete = False
+    with suppress(sqlite3.Error):  # a full disk costs search its truth, not the mirror its start
+        index.complete = False
     return index
 
 
