@@ -13,6 +13,7 @@ from mirror.oci.errors import BadGateway, ManifestInvalid, ManifestUnknown
 from mirror.oci.manifest import Manifest, ManifestLinks
 from mirror.oci.names import Host, Name
 from mirror.sources.policy import Policy, check_askable, denied
+from mirror.sources.prefetch import ReferrersPrefetch
 from mirror.sources.proxied_blobs import ProxiedBlobs
 from mirror.sources.proxied_lists import ProxiedLists
 from mirror.sources.source import Found
@@ -37,9 +38,12 @@ class PullThrough:
         self._freshness = Freshness(host, policy)
         self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness)
         self._lists = ProxiedLists(client, policy, self._freshness, self)
+        self._prefetch = ReferrersPrefetch(self) if policy.prefetch_referrers else None
 
     async def stop(self) -> None:
         """End every question under way; fills are the store's to stop."""
+        if self._prefetch is not None:
+            await self._prefetch.stop()
         await self._freshness.stop()
 
     async def resolve(self, name: Name, reference: str) -> Found[Manifest]:
@@ -176,10 +180,10 @@ class PullThrough:
     async def _keep(self, repository: CachedRepository, tag: str | None, got: UpstreamManifest) -> Manifest:
         """Store a manifest and its names: the bytes first, so that no name ever leads nowhere."""
         try:
-            media_type = ManifestLinks.parse(got.content, got.media_type).media_type
+            links = ManifestLinks.parse(got.content, got.media_type)
         except ManifestInvalid as error:
             raise BadGateway({"upstream": self.host, "reason": f"no manifest: {error.detail}"}) from None
-        descriptor = Descriptor(media_type, got.digest, len(got.content))
+        descriptor = Descriptor(links.media_type, got.digest, len(got.content))
         try:
             await self._cache.blobs.put(got.digest, got.content)
             if tag is None:
@@ -189,4 +193,7 @@ class PullThrough:
         except OSError as error:
             # A full disk must not keep a client from its image.
             event(log, logging.ERROR, "manifest_not_cached", name=str(repository.name), reason=str(error))
-        return Manifest(got.digest, media_type, got.content)
+        is_reference = links.subject is not None or (tag is not None and Digest.parse_tag(tag) is not None)
+        if self._prefetch is not None and not is_reference:
+            self._prefetch.begin(repository.name, got.digest)
+        return Manifest(got.digest, links.media_type, got.content)
