@@ -119,14 +119,20 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, config: Mapping[str, Any] | None = None, *, layouts: Sequence[Path | Mapping[str, Any]] = ()
+    folder: Path,
+    config: Mapping[str, Any] | None = None,
+    *,
+    layouts: Sequence[Path | Mapping[str, Any]] = (),
+    **options: Any,
 ) -> AsyncIterator[Mirror]:
     """A mirror with this configuration, complete (scanned, all names known) when the context is entered.
+
+    `options` as `mirror.app.running` takes them.
 
     `folder` takes its config.yaml and its cache. Folders are looked at again by `refresh` only.
     """
     path = await asyncio.to_thread(_write_config, folder, config or {}, layouts)
-    async with running(load(path)) as mirror:
+    async with running(load(path), **options) as mirror:
         async with asyncio.timeout(DEADLINE_SECONDS):
             await mirror.local.wait_complete()
         async with aiohttp.ClientSession(auto_decompress=False) as session:

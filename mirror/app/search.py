@@ -1,12 +1,18 @@
 """Search, as configured: the index in the cache's folder, what it is filled from, the extension that answers."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from mirror.app.local import view_now
 from mirror.app.upstreams import cache
 from mirror.config import Config
+from mirror.oci.descriptor import Descriptor
+from mirror.oci.digest import Digest
+from mirror.oci.errors import ManifestUnknown, NameUnknown
+from mirror.oci.names import Name, Repository, familiar
+from mirror.oci.reference import Reference
 from mirror.server.extensions import Extension
 from mirror.server.features import features_endpoint
 from mirror.server.search import search_endpoint, search_features
@@ -36,7 +42,8 @@ def cached_content(config: Config, kept: Cache) -> Cached:
 def begin_search(config: Config) -> SearchIndex:
     """The index, of which nobody believes that it is complete: what was served before may be no more. Blocks."""
     index = SearchIndex(config.cache.path / SEARCH_FILE)
-    index.complete = False
+    with suppress(sqlite3.Error):  # a full disk costs search its truth, not the mirror its start
+        index.complete = False
     return index
 
 
@@ -78,3 +85,46 @@ def search_now(config: Config) -> Iterator[tuple[View, Cache, SearchIndex]]:
             yield view, kept, index
         finally:
             index.close()
+
+
+def referrers_now(config: Config, reference: Reference) -> tuple[Digest, Sequence[Descriptor]]:
+    """What an image's digest is, and what refers to it, as far as folders and cache tell. Blocks.
+
+    Raises NameUnknown or ManifestUnknown.
+    """
+    _, view = view_now(config)
+    found: dict[Digest, Descriptor] = {}
+    subject = reference.digest
+    with cache(config).opened() as kept:
+        known = False
+        for name in _meant(config, reference):
+            repository = view.snapshot.repositories.get(name)
+            cached = kept.names.peek(name) if name.host in config.upstreams else None
+            known = known or repository is not None or (cached is not None and cached.exists())
+            tag = reference.tag or "latest"
+            if subject is None and repository is not None:
+                meaning = view.resolve(repository, tag)
+                subject = meaning.manifest.digest if meaning else None
+            if subject is None and cached is not None:
+                stored = cached.tag(tag)
+                subject = stored.descriptor.digest if stored else None
+            if subject is None:
+                continue
+            listed = cached.list(subject) if cached is not None else None
+            entries = listed.document.get("manifests", ()) if listed else ()
+            found |= {one.digest: one for one in map(Descriptor.from_json, entries)}
+            if repository is not None:
+                found |= {one.digest: one for one in view.reach(repository).referrers(subject)}
+            break
+    detail = {"name": str(reference.name)}
+    if subject is None:
+        raise ManifestUnknown(detail | {"reference": reference.tag or "latest"}) if known else NameUnknown(detail)
+    return subject, sorted(found.values(), key=lambda one: one.digest)
+
+
+def _meant(config: Config, reference: Reference) -> Sequence[Name]:
+    """The names that a reference may mean, in the order in which they count."""
+    plain = Name(reference.host, reference.repository)
+    host = reference.host or config.default_host
+    full = Name(host, Repository(familiar(host, reference.repository)))
+    return [full] if reference.host is not None else [plain, full]

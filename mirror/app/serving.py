@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, MutableSequence
+from collections.abc import AsyncIterator, MutableSequence, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,8 @@ from mirror.app.search import begin_search, cached_content, extensions, filling,
 from mirror.app.upstreams import cache, pull_through, run_folder
 from mirror.config import Config
 from mirror.logs import event
-from mirror.server.access import Everyone
+from mirror.server.access import Access, Everyone
+from mirror.server.extensions import Extension
 from mirror.server.http import Listener, TlsFiles
 from mirror.server.metrics import Metrics
 from mirror.server.names import NameRules
@@ -27,6 +28,7 @@ from mirror.store.cache import Cache
 
 log = logging.getLogger(__name__)
 
+EVERYONE = Everyone()
 # How old the numbers of other workers may be when one of them is asked.
 METRICS_SECONDS = 1.0
 
@@ -65,8 +67,17 @@ def prepare(config: Config) -> None:
 
 
 @asynccontextmanager
-async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Running]:
-    """The configured mirror, listening from the start; its first scan goes on beside. `slot`: one of several."""
+async def running(
+    config: Config,
+    slot: Slot | None = None,
+    *,
+    access: Access = EVERYONE,
+    further: Sequence[Extension] = (),
+) -> AsyncIterator[Running]:
+    """The configured mirror, listening from the start; its first scan goes on beside. `slot`: one of several.
+
+    `access` says who may read what; `further` are extensions beside its own.
+    """
     settings = scan_settings(config)
     local = LocalContent(
         await asyncio.to_thread(settings.scanner),
@@ -86,7 +97,7 @@ async def running(config: Config, slot: Slot | None = None) -> AsyncIterator[Run
         rules = NameRules(config.default_host, own_hosts(config), frozenset(config.upstreams))
         ready = (lambda: local.ready) if slot is None else (lambda: slot.all_ready)
         listener = Listener(
-            Registry(content, rules, Everyone(), ready, metrics=metrics, extensions=extensions(index)),
+            Registry(content, rules, access, ready, metrics=metrics, extensions=(*extensions(index), *further)),
             config.listen.host,
             config.listen.port,
             tls=TlsFiles(str(config.tls.cert), str(config.tls.key)) if config.tls else None,

@@ -73,6 +73,7 @@ def policy(config: Config, upstream: Upstream) -> Policy:
         refuse_gone=upstream.on_gone == "refuse",
         offline=config.offline or upstream.offline,
         private=bool(upstream.credentials),
+        prefetch_referrers="referrers" in upstream.prefetch,
         allow=tuple(upstream.repositories.allow),
         deny=tuple(upstream.repositories.deny),
     )

@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import TypedDict
 
 from mirror import logs
-from mirror.cli import cache, check_config, forget, ls, serve
+from mirror.cli import cache, check_config, forget, ls, referrers, search, serve
 from mirror.config import Config, ConfigError, load
+
+SEARCH_OPTIONS = (
+    *("q", "kind", "type", "platform", "digest", "since", "until", "created_since", "created_until"),
+    *("sort", "order"),
+)
 
 
 class Overrides(TypedDict):
@@ -57,6 +62,15 @@ def _run(options: argparse.Namespace, config: Config) -> int:
             return ls.run(config, options.name, as_json=options.json, sources=options.sources)
         case "forget":
             return forget.run(config, options.name)
+        case "search":
+            limit = None if options.all else options.limit
+            parameters = [(key, getattr(options, key)) for key in SEARCH_OPTIONS if getattr(options, key) is not None]
+            parameters += [("annotation", text) for text in options.annotation or ()]
+            return search.run(config, parameters, limit=limit, url=options.url, as_json=options.json)
+        case "referrers":
+            return referrers.run(
+                config, options.name, artifact_type=options.type, url=options.url, as_json=options.json
+            )
         case "cache":
             return _run_cache(options, config)
         case _:
@@ -86,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     reading = argparse.ArgumentParser(add_help=False)
     reading.add_argument("--json", action="store_true", help="print JSON")
 
+    asking = argparse.ArgumentParser(add_help=False)
+    asking.add_argument("--url", metavar="URL", help="ask the mirror that runs there, not the configured folders")
+
     parser = argparse.ArgumentParser(prog="mirror", description="A pull-only container registry.")
     parser.add_argument("--version", action="version", version=f"mirror {version('oci-mirror')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -95,6 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("ls", parents=[common, reading], help="list local content")
     command.add_argument("name", nargs="?", help="one repository")
     command.add_argument("--sources", action="store_true", help="show where each tag comes from")
+    _add_search(
+        commands.add_parser("search", parents=[common, reading, asking], help="find local and cached content")
+    )
+    command = commands.add_parser(
+        "referrers", parents=[common, reading, asking], help="list signatures, SBOMs and else that refers to an image"
+    )
+    command.add_argument("name", metavar="NAME[:TAG]", help="the image; NAME@DIGEST for any subject")
+    command.add_argument("--type", metavar="TYPE", help="only of this artifact type")
     commands.add_parser("check-config", parents=[common, reading], help="check and print the configuration")
     command = commands.add_parser("forget", parents=[common], help="forget a name that local content once had")
     command.add_argument("name", help="the repository's name, as `ls` shows it")
@@ -107,6 +132,31 @@ def _parser() -> argparse.ArgumentParser:
     part = parts.add_parser("forget", parents=[common], help="forget one tag, or a whole repository")
     part.add_argument("name", metavar="NAME[:TAG]", help="what to forget")
     return parser
+
+
+def _add_search(command: argparse.ArgumentParser) -> None:
+    """Options named as the endpoint's parameters are."""
+    command.add_argument("q", nargs="?", metavar="TEXT", help="part of name:tag; with *, all of it")
+    command.add_argument("--kind", help="repository, artifact or version")
+    command.add_argument("--type", help="a media type, or a short name: oci-image, helm-chart, sbom, signature, …")
+    command.add_argument("--platform", help="os/architecture[/variant]")
+    command.add_argument("--annotation", action="append", metavar="KEY=VALUE", help="may be repeated")
+    command.add_argument("--digest", help="of the manifest")
+    for name, help_text in (("since", "first seen here"), ("created", "made")):
+        prefix = "" if name == "since" else "created-"
+        command.add_argument(f"--{prefix}since", metavar="TIME", help=f"{help_text} at this time (RFC 3339) or later")
+        command.add_argument(f"--{prefix}until", metavar="TIME", help=f"{help_text} before this time")
+    command.add_argument("--sort", help="name, version, date or size")
+    command.add_argument("--order", help="asc or desc")
+    command.add_argument("--limit", type=_count, default=100, metavar="N", help="show at most this many (100)")
+    command.add_argument("--all", action="store_true", help="show everything")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ class Policy:
     """Times in seconds. `stale_for_seconds` None: for ever. `refuse_gone`: 401, 403, 404 and 410 count.
 
     `allow` and `deny` are globs over repository names; an empty `allow` allows all that `deny` does not name.
-    `private`: what credentials opened is not for shared caches on the way.
+    `private`: what credentials opened is not for shared caches on the way. `prefetch_referrers`: what refers to an
+    image is fetched along with it.
     """
 
     tag_ttl_seconds: float = 60
@@ -23,6 +24,7 @@ class Policy:
     refuse_gone: bool = False
     offline: bool = False
     private: bool = False
+    prefetch_referrers: bool = False
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
 

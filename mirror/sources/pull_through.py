@@ -14,6 +14,7 @@ from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.oci.names import Host, Name
 from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy, check_askable, denied
+from mirror.sources.prefetch import ReferrersPrefetch
 from mirror.sources.proxied_blobs import ProxiedBlobs
 from mirror.sources.proxied_lists import ProxiedLists
 from mirror.sources.source import Found
@@ -38,9 +39,12 @@ class PullThrough:
         self._freshness = Freshness(host, policy, cache.index)
         self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness)
         self._lists = ProxiedLists(client, policy, self._freshness, self)
+        self._prefetch = ReferrersPrefetch(self) if policy.prefetch_referrers else None
 
     async def stop(self) -> None:
         """End every question under way; fills are the store's to stop."""
+        if self._prefetch is not None:
+            await self._prefetch.stop()
         await self._freshness.stop()
 
     async def resolve(self, name: Name, reference: str) -> Found[Manifest]:
@@ -186,11 +190,10 @@ class PullThrough:
         """Store a manifest and its names: the bytes first, so that no name ever leads nowhere."""
         try:
             # Reading the largest takes longer than the event loop should stand still.
-            parsed = await asyncio.to_thread(ManifestLinks.parse, got.content, got.media_type)
+            links = await asyncio.to_thread(ManifestLinks.parse, got.content, got.media_type)
         except ManifestInvalid as error:
             raise BadGateway({"upstream": self.host, "reason": f"no manifest: {error.detail}"}) from None
-        media_type = parsed.media_type
-        descriptor = Descriptor(media_type, got.digest, len(got.content))
+        descriptor = Descriptor(links.media_type, got.digest, len(got.content))
         try:
             await self._cache.blobs.put(got.digest, got.content)
         except OSError as error:
@@ -200,4 +203,7 @@ class PullThrough:
                 await keep("manifest", repository.name, lambda: repository.put_manifest(descriptor))
             else:
                 await keep("tag", repository.name, lambda: repository.put_tag(tag, descriptor, got.etag))
-        return Manifest(got.digest, media_type, got.content)
+        is_reference = links.subject is not None or (tag is not None and Digest.parse_tag(tag) is not None)
+        if self._prefetch is not None and not is_reference:
+            self._prefetch.begin(repository.name, got.digest)
+        return Manifest(got.digest, links.media_type, got.content)

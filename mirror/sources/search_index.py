@@ -151,6 +151,8 @@ class SearchFiller:
         self._known: dict[Name, tuple[LocalRepository | None, Any]] = {}
         self._stamps: dict[Name, Any] = {}
         self._incomplete: set[Name] = set()
+        self._failing = False
+        self._walk_seconds = 0.0
 
     async def run(self, local: LocalContent) -> None:
         """Keep up until cancelled."""
@@ -169,9 +171,12 @@ class SearchFiller:
                 generation = local.generation
                 try:
                     await self._update(local.view, walks)
+                    self._failing = False
                 except Exception:
-                    # Search is behind for once; everything else goes on.
-                    log.exception("search_not_updated")
+                    # Search is behind for once; everything else goes on. A full disk is told of once.
+                    if not self._failing:
+                        log.exception("search_not_updated")
+                    self._failing = True
                 if walks:
                     walked = time.monotonic()
                     pause = max(CACHE_SECONDS, self._walk_seconds / CACHE_SHARE)
@@ -195,8 +200,6 @@ class SearchFiller:
                 spent = await asyncio.to_thread(self._take_turn, view, waiting)
             await asyncio.sleep(spent / 2)
         await asyncio.to_thread(self._finish)
-
-    _walk_seconds = 0.0
 
     def _take_turn(self, view: View, waiting: list[Name]) -> float:
         began = time.monotonic()
