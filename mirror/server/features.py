@@ -12,6 +12,8 @@ from mirror.server.extensions import ExtensionAsk
 from mirror.server.paging import MAX_N
 
 SPEC_VERSION = "1.1.1"
+# Read once: it lies in a file.
+_VERSION = version("oci-mirror")
 
 
 async def features(ask: ExtensionAsk) -> Answer:
@@ -22,7 +24,7 @@ async def features(ask: ExtensionAsk) -> Answer:
 def feature_document(further: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Versions, limits and abilities. Names are stable: a client may decide from them."""
     return {
-        "version": version("oci-mirror"),
+        "version": _VERSION,
         "specVersion": SPEC_VERSION,
         "push": False,
         "delete": False,
