@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from mirror.oci.names import Host
 from mirror.sources.source import Origin
@@ -23,6 +23,14 @@ API_HEADERS: Mapping[str, str] = {
 IMMUTABLE = "max-age=31536000, immutable"
 # RFC 9110, 5.5: what in a header's value could end it, and begin another.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Kind(NamedTuple):
+    """What numbers tell answers apart by. `verdict`: what the cache had to say, where it was asked."""
+
+    endpoint: str
+    status: int
+    verdict: str | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,12 @@ class Answer:
     def length(self) -> int:
         """Content-Length, in bytes."""
         return self.stop - self.start
+
+    @cached_property
+    def kind(self) -> Kind:
+        """Of this answer."""
+        status = self.headers.get("Cache-Status")
+        return Kind(self.endpoint, self.status, None if status is None else _verdict(status))
 
     @cached_property
     def bodiless(self) -> "Answer":
@@ -116,6 +130,13 @@ def namespace_headers(chosen: Host | None) -> dict[str, str]:
     return {"OCI-Namespace": chosen} if chosen else {}
 
 
+def _verdict(cache_status: str) -> str:
+    """`hit`, `stale`, `miss` or `collapsed`."""
+    if cache_status.startswith("mirror; hit"):
+        return "stale" if "; ttl=-" in cache_status else "hit"
+    return "collapsed" if "; collapsed" in cache_status else "miss"
+
+
 class Clock:
     """The time as Date tells it (RFC 9110, 6.6.1), written once a second."""
 
@@ -128,9 +149,10 @@ class Clock:
 
     def tick(self) -> "Clock":
         """The clock, set."""
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
+        now = time.time()
+        # The clock may have been set back.
+        if not self._second <= now < self._second + 1:
+            second = self._second = int(now)
             self.text = formatdate(second, usegmt=True)
             self.tail = f"{self.text}\r\n\r\n".encode()
             self.last_tail = f"{self.text}\r\nConnection: close\r\n\r\n".encode()

@@ -10,15 +10,14 @@ from typing import cast
 
 from mirror.server.answer import CLOCK, Answer
 from mirror.server.heads import END, MAX_HEAD_BYTES, Head, Heads
-from mirror.server.registry import Pending
+from mirror.server.registry import Registry
 from mirror.server.request import Request
 from mirror.store.threads import PIECE_BYTES
 
 MAX_PIPELINED = 32
 
-Find = Callable[[Request], Answer | Pending]
-# Counts and logs an answer: the request, the answer, and who asked.
-Note = Callable[[Request, Answer, str | None], None]
+# The request, the answer, and who asked.
+LogAnswer = Callable[[Request, Answer, str | None], None]
 
 
 # Lets aiohttp go on with a connection, as if what is given had not been read; for one request only, or for good.
@@ -28,9 +27,11 @@ HandOver = Callable[["Front", bytes, bool], None]
 class Fronts:
     """Makes the fronts of one listener, and is what they share."""
 
-    def __init__(self, find: Find, note: Note, hand_over: HandOver, idle_timeout_seconds: float) -> None:
-        self.find = find
-        self.note = note
+    def __init__(
+        self, registry: Registry, log_answer: LogAnswer | None, hand_over: HandOver, idle_timeout_seconds: float
+    ) -> None:
+        self.registry = registry
+        self.log_answer = log_answer
         self.hand_over = hand_over
         self.heads = Heads()
         # Those that hold a connection now.
@@ -74,8 +75,9 @@ class Front(asyncio.Protocol):
 
     def __init__(self, fronts: Fronts, loop: asyncio.AbstractEventLoop) -> None:
         self._fronts = fronts
-        self._find = fronts.find
-        self._note = fronts.note
+        self._find = fronts.registry.find
+        self._sent = fronts.registry.sent
+        self._log_answer = fronts.log_answer
         self._read = fronts.heads.read
         self._time = loop.time
         self._remote: str | None = None
@@ -147,7 +149,9 @@ class Front(asyncio.Protocol):
                 return False
         except Exception:
             return False
-        self._note(request, found, self._remote)
+        self._sent(request.method, found)
+        if self._log_answer is not None:
+            self._log_answer(request, found, self._remote)
         self.transport.write(message)
         return True
 

@@ -68,7 +68,7 @@ class Listener:
             lingering_time=2,
         )
         if self._fast_path:
-            self._server.accelerate(self.registry.find, self._note)
+            self._server.accelerate(self.registry, self._log if self._access_log else None)
         # What is left when the drain below has ended is cut, not waited for again.
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -131,16 +131,19 @@ class Listener:
         """Count and log an answer that goes out."""
         self.registry.sent(request.method, answer)
         if self._access_log:
-            event(
-                log,
-                logging.INFO,
-                "request",
-                remote=remote,
-                method=request.method,
-                target=request.target,
-                status=answer.status,
-                bytes=answer.length if answer.send_body else 0,
-            )
+            self._log(request, answer, remote)
+
+    def _log(self, request: Request, answer: Answer, remote: str | None) -> None:
+        event(
+            log,
+            logging.INFO,
+            "request",
+            remote=remote,
+            method=request.method,
+            target=request.target,
+            status=answer.status,
+            bytes=answer.length if answer.send_body else 0,
+        )
 
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:

@@ -13,7 +13,8 @@ from mirror.logs import event
 from mirror.oci.errors import Unsupported
 from mirror.server.answer import Answer
 from mirror.server.errors import error_answer, internal_error
-from mirror.server.front import Find, Front, Fronts, Note
+from mirror.server.front import Front, Fronts, LogAnswer
+from mirror.server.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +102,9 @@ class Server(web.Server):
         self._settings = settings
         self._fronts: Fronts | None = None
 
-    def accelerate(self, find: Find, note: Note) -> None:
-        """Answer from memory before aiohttp what `find` has there."""
-        self._fronts = Fronts(find, note, self._take_over, self._settings["keepalive_timeout"])
+    def accelerate(self, registry: Registry, log_answer: LogAnswer | None) -> None:
+        """Answer before aiohttp what the registry has in memory. `log_answer` is called for every answer."""
+        self._fronts = Fronts(registry, log_answer, self._take_over, self._settings["keepalive_timeout"])
 
     def __call__(self) -> Connection | Front:  # type: ignore[override]  # aiohttp only hands it to the event loop
         """What the event loop asks for each time that a client connects."""

@@ -110,10 +110,12 @@ class Registry:
             self._metrics.answered(method, answer)
 
     def _stands(self, known: _Known) -> bool:
+        if known.generation != self._content.generation:
+            return False
         until = known.origin.fresh_until
-        fresh = until is None or time.monotonic() < until
-        stands = fresh and known.generation == self._content.generation
-        return stands and (known.name is None or self._access.may_read(ANONYMOUS, known.name))
+        if until is not None and time.monotonic() >= until:
+            return False
+        return known.name is None or self._access.may_read(ANONYMOUS, known.name)
 
     def _keep(self, request: Request, known: _Known) -> None:
         target, host, ref_names = request.key
