@@ -36,6 +36,8 @@ KNOWN_BYTES = 64 * 1024 * 1024
 # What an answer weighs beside its body and its key: headers, and heads rendered for GET, HEAD and 304.
 ANSWER_BYTES = 6 * 1024
 CATALOG_WAIT_SECONDS = 5.0
+# How exactly the cache knows when something was last used; telling it takes as long as the answer itself.
+USED_SECONDS = 0.1
 
 NAMED: Mapping[Endpoint, Callable[[Ask], Awaitable[tuple[Answer, Origin]]]] = {
     Endpoint.MANIFEST: manifest,
@@ -52,13 +54,15 @@ class Pending:
     answer: Callable[[], AbstractAsyncContextManager[Answer]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
     answer: Answer
     # None: it is nobody's content.
     name: Name | None
     generation: int
     origin: Origin
+    # On `time.monotonic`'s clock: when its source was last told that it is used.
+    told_at: float = float("-inf")
 
 
 class Registry:
@@ -89,7 +93,7 @@ class Registry:
         known = self._known.get(request.key)
         if known is not None and self._stands(known):
             if known.origin.used is not None:
-                known.origin.used()
+                _tell_used(known)
             return conditioned(known.answer, request)
         try:
             route = parse_target(request.target)
@@ -212,6 +216,13 @@ class Registry:
             pass
         names = [name for name in await self._content.names() if self._access.may_read(ANONYMOUS, name)]
         return catalog(route, wanted.host, names, local.complete)
+
+
+def _tell_used(known: _Known) -> None:
+    now = time.monotonic()
+    if known.origin.used is not None and now - known.told_at >= USED_SECONDS:
+        known.told_at = now
+        known.origin.used()
 
 
 def _of(route: Route, found: Answer, wanted: Wanted) -> Answer:
