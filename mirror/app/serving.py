@@ -103,6 +103,7 @@ async def running(
             tls=TlsFiles(str(config.tls.cert), str(config.tls.key)) if config.tls else None,
             shutdown_timeout_seconds=config.shutdown_timeout_seconds,
             access_log=config.access_log,
+            fast_path=config.fast_path,
             reuse_port=slot is not None,
             # Fills are not waited for: what hangs on them is cut, and their parts stay.
             on_stopping=kept.blobs.stop,

@@ -12,7 +12,7 @@ from mirror.server.extensions import ExtensionAsk, ExtensionEndpoint
 from mirror.server.paging import MAX_N
 
 SPEC_VERSION = "1.1.1"
-# Read from the disk, once.
+# Read once: it lies in a file.
 _VERSION = version("oci-mirror")
 
 

@@ -12,7 +12,8 @@ from aiohttp import web
 from mirror.logs import event
 from mirror.server.answer import Answer
 from mirror.server.protocol import Server, answering
-from mirror.server.registry import Pending, Registry
+from mirror.server.registry import Registry
+from mirror.server.request import Request
 from mirror.server.send import send
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Listener:
         shutdown_timeout_seconds: float = 20,
         idle_timeout_seconds: float = 75,
         access_log: bool = False,
+        fast_path: bool = True,
         reuse_port: bool = False,
         on_stopping: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -49,6 +51,7 @@ class Listener:
         self._shutdown_timeout_seconds = shutdown_timeout_seconds
         self._idle_timeout_seconds = idle_timeout_seconds
         self._access_log = access_log
+        self._fast_path = fast_path
         self._reuse_port = reuse_port
         self._on_stopping = on_stopping
         self._server: Server
@@ -64,6 +67,8 @@ class Listener:
             # What is pushed is refused; so long its body is read on, for the client to come to the answer.
             lingering_time=2,
         )
+        if self._fast_path:
+            self._server.accelerate(self.registry, self._log if self._access_log else None)
         # What is left when the drain below has ended is cut, not waited for again.
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -90,10 +95,10 @@ class Listener:
         try:
             async with asyncio.timeout(self._shutdown_timeout_seconds):
                 # A connection stays until its last byte has left: an answer that was written is not yet sent.
-                while self._server.connections:  # noqa: ASYNC110 there is no event for it
+                while self._server.open_connections:  # noqa: ASYNC110 there is no event for it
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            event(log, logging.WARNING, "answers_cut_at_shutdown", count=len(self._server.connections))
+            event(log, logging.WARNING, "answers_cut_at_shutdown", count=self._server.open_connections)
         await self._runner.cleanup()
 
     async def reload_tls(self) -> None:
@@ -111,29 +116,34 @@ class Listener:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         with answering(request):
-            found = self.registry.find(request.method, request.raw_path, request.headers)
+            asked = Request.read(request.method, request.raw_path, request.headers)
+            found = self.registry.find(asked)
             if isinstance(found, Answer):
-                return await self._send(request, found)
-            return await self._finish(request, found)
+                return await self._send(request, asked, found)
+            async with found.answer() as answer:
+                return await self._send(request, asked, answer)
 
-    async def _finish(self, request: web.BaseRequest, pending: Pending) -> web.StreamResponse:
-        async with pending.answer() as answer:
-            return await self._send(request, answer)
+    async def _send(self, request: web.BaseRequest, asked: Request, answer: Answer) -> web.StreamResponse:
+        self._note(asked, answer, request.remote)
+        return await send(request, answer)
 
-    async def _send(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    def _note(self, request: Request, answer: Answer, remote: str | None) -> None:
+        """Count and log an answer that goes out."""
         self.registry.sent(request.method, answer)
         if self._access_log:
-            event(
-                log,
-                logging.INFO,
-                "request",
-                remote=request.remote,
-                method=request.method,
-                target=request.raw_path,
-                status=answer.status,
-                bytes=answer.length if answer.send_body else 0,
-            )
-        return await send(request, answer)
+            self._log(request, answer, remote)
+
+    def _log(self, request: Request, answer: Answer, remote: str | None) -> None:
+        event(
+            log,
+            logging.INFO,
+            "request",
+            remote=remote,
+            method=request.method,
+            target=request.target,
+            status=answer.status,
+            bytes=answer.length if answer.send_body else 0,
+        )
 
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mirror.server.answer import Answer
+from mirror.server.answer import Answer, Kind
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -61,6 +61,8 @@ class Metrics:
     def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
         self._counters: dict[str, defaultdict[Labels, float]] = {name: defaultdict(float) for name in COUNTERS}
         self._gauges: dict[str, dict[Labels, float]] = {name: {} for name in GAUGES}
+        # Answers of each method and kind, and the bytes of their bodies.
+        self._tallies: dict[tuple[str, Kind], list[int]] = {}
         self._collect: list[Callable[[Metrics], None]] = []
         # By the worker's place: what a dead one counted is taken up by its successor.
         self._file = folder / f"{worker}.json" if folder else None
@@ -83,31 +85,25 @@ class Metrics:
         self._collect.append(collect)
 
     def answered(self, method: str, answer: Answer) -> None:
-        """Count one answer."""
-        endpoint = answer.endpoint
-        self._counters["mirror_requests"][endpoint, method, str(answer.status)] += 1
+        """Count one answer; cheap, since every answer passes here."""
+        tally = self._tallies.get((method, answer.kind))
+        if tally is None:
+            tally = self._tallies[method, answer.kind] = [0, 0]
+        tally[0] += 1
         if answer.send_body:
-            self._counters["mirror_sent_bytes"][(endpoint,)] += answer.length
-        status = answer.headers.get("Cache-Status")
-        if status is not None:
-            self._counters["mirror_cache_answers"][(verdict(status),)] += 1
+            tally[1] += answer.stop - answer.start
 
     def write(self) -> None:
         """Put the numbers where other workers find them. Blocks. Raises OSError."""
         if self._file is None:
             return
-        self._read_elsewhere()
         part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(_packed({**self._counters, **self._gauges})))
+        part.write_text(json.dumps(_packed(self._read())))
         part.replace(self._file)
 
     def render(self) -> bytes:
         """The numbers of all workers. Blocks."""
-        self._read_elsewhere()
-        total: Values = {
-            **{k: dict(v) for k, v in self._counters.items()},
-            **{k: dict(v) for k, v in self._gauges.items()},
-        }
+        total = self._read()
         for values in self._others():
             _add(total, values)
         registry = CollectorRegistry(auto_describe=False)
@@ -120,9 +116,17 @@ class Metrics:
                 if name in self._counters:
                     self._counters[name].update(values)
 
-    def _read_elsewhere(self) -> None:
+    def _read(self) -> Values:
         for collect in self._collect:
             collect(self)
+        values = {name: dict(of) for name, of in (*self._counters.items(), *self._gauges.items())}
+        # In one step: the event loop goes on counting meanwhile.
+        for (method, kind), (count, sent_bytes) in list(self._tallies.items()):
+            _count(values["mirror_requests"], (kind.endpoint, method, str(kind.status)), count)
+            _count(values["mirror_sent_bytes"], (kind.endpoint,), sent_bytes)
+            if kind.verdict is not None:
+                _count(values["mirror_cache_answers"], (kind.verdict,), count)
+        return values
 
     def _others(self) -> Iterator[Values]:
         if self._file is None:
@@ -135,11 +139,9 @@ class Metrics:
                     continue
 
 
-def verdict(cache_status: str) -> str:
-    """`hit`, `stale`, `miss` or `collapsed`, of a Cache-Status."""
-    if cache_status.startswith("mirror; hit"):
-        return "stale" if "; ttl=-" in cache_status else "hit"
-    return "collapsed" if "; collapsed" in cache_status else "miss"
+def _count(values: dict[Labels, float], labels: Labels, amount: float) -> None:
+    if amount:
+        values[labels] = values.get(labels, 0) + amount
 
 
 class _Families(Collector):

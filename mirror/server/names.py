@@ -20,8 +20,6 @@ from mirror.oci.names import (
 from mirror.oci.reference import split_reference
 from mirror.server.route import Route
 
-REF_NAME_HEADER = "OCI-REF-NAME"
-
 
 @dataclass(frozen=True, slots=True)
 class NameRules:

@@ -1,5 +1,6 @@
 """aiohttp's connection handling, with this registry's errors: what is no HTTP is answered like everything else."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from mirror.logs import event
 from mirror.oci.errors import Unsupported
 from mirror.server.answer import Answer
 from mirror.server.errors import error_answer, internal_error
+from mirror.server.front import Front, Fronts, LogAnswer
+from mirror.server.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +23,28 @@ class Connection(web.RequestHandler):
     """One client's connection. `is_answering` while a request of it is being answered."""
 
     is_answering = False
+    # Whom the client goes back to after the answer to the only request that came so far.
+    lender: Front | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`. Whose requests overlap stays here: nobody else knows where the next one begins."""
+        self.lender = None
+        super().data_received(data)
+
+    def give_back(self) -> None:
+        """Leave the client to the front again, where it was lent and nothing else has come or ended since."""
+        lender, transport = self.lender, self.transport
+        if lender is None or transport is None or transport.is_closing():
+            return
+        self.lender = None
+        is_paused = self.writing_paused
+        self.transport = None  # what ends here must not end the client's connection
+        self.connection_lost(None)
+        lender.give_back(is_paused)
 
     def close(self) -> None:
         """End it with the answer that is being sent, or at once where there is none."""
+        self.lender = None
         super().close()
         if not self.is_answering and self.transport is not None:
             self.transport.close()
@@ -66,21 +88,60 @@ def answering(request: web.BaseRequest) -> Iterator[None]:
         connection.is_answering = True
     try:
         yield
+        if isinstance(connection, Connection) and connection.lender is not None:
+            asyncio.get_running_loop().call_soon(connection.give_back)
     finally:
         if isinstance(connection, Connection):
             connection.is_answering = False
 
 
 class Server(web.Server):
-    """Makes a `Connection` for every client."""
+    """Makes a connection for every client: a `Front` where there is a fast path, else a `Connection`."""
 
     def __init__(self, handler: Any, **settings: Any) -> None:
         super().__init__(handler, **settings)
         self._settings = settings
+        self._fronts: Fronts | None = None
 
-    def __call__(self) -> Connection:
+    def accelerate(self, registry: Registry, log_answer: LogAnswer | None) -> None:
+        """Answer before aiohttp what the registry has in memory. `log_answer` is called for every answer."""
+        self._fronts = Fronts(registry, log_answer, self._take_over, self._settings["keepalive_timeout"])
+
+    def __call__(self) -> Connection | Front:  # type: ignore[override]  # aiohttp only hands it to the event loop
         """What the event loop asks for each time that a client connects."""
+        return self._ordinary() if self._fronts is None else self._fronts()
+
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected, or have not yet got everything that was written to them."""
+        return len(self._connections) + (len(self._fronts.holding) if self._fronts else 0)
+
+    def pre_shutdown(self) -> None:
+        """Idle connections end here, others with their answer."""
+        if self._fronts is not None:
+            self._fronts.close()
+        super().pre_shutdown()
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Cut what is left."""
+        if self._fronts is not None:
+            self._fronts.abort()
+        await super().shutdown(timeout)
+
+    def _ordinary(self) -> Connection:
         return Connection(self, loop=self._loop, **self._settings)
+
+    def _take_over(self, front: Front, data: bytes, once: bool) -> None:
+        connection, transport = self._ordinary(), front.transport
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if front.is_paused:
+            front.is_paused = False
+            connection.pause_writing()
+            transport.resume_reading()
+        connection.data_received(data)
+        if once:
+            connection.lender = front
 
 
 def _malformed(error: HttpProcessingError) -> Answer:

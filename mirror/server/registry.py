@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from cachetools import LRUCache
-
 from mirror.logs import event
 from mirror.oci.errors import MethodUnsupported, NameUnknown, NotFound, OciError, Unavailable
 from mirror.oci.names import Name
@@ -17,23 +15,29 @@ from mirror.server.answer import Answer, answer, json_answer, namespace_headers
 from mirror.server.ask import Ask
 from mirror.server.blobs import blob
 from mirror.server.catalog import catalog
-from mirror.server.conditions import Headers, conditioned
+from mirror.server.conditions import conditioned
 from mirror.server.errors import error_answer, internal_error
 from mirror.server.extensions import Extension, ExtensionAsk, discovery
 from mirror.server.manifests import manifest
 from mirror.server.metrics import CONTENT_TYPE, Metrics
-from mirror.server.names import REF_NAME_HEADER, NameRules, Wanted, read_names
+from mirror.server.names import NameRules, Wanted, read_names
+from mirror.server.recent import Recent
 from mirror.server.referrers import referrers
+from mirror.server.request import Request
 from mirror.server.route import Endpoint, Route, parse_target
 from mirror.server.tags import tags
 from mirror.sources.merged import Content
-from mirror.sources.source import Origin
+from mirror.sources.source import LOCAL, Origin
 
 log = logging.getLogger(__name__)
 
 # Rendered answers: bounded by bytes; each stands until its content's generation or freshness ends.
 KNOWN_BYTES = 64 * 1024 * 1024
+# What an answer weighs beside its body and its key: headers, and heads rendered for GET, HEAD and 304.
+ANSWER_BYTES = 6 * 1024
 CATALOG_WAIT_SECONDS = 5.0
+# How exactly the cache knows when something was last used; telling it takes as long as the answer itself.
+USED_SECONDS = 0.1
 
 NAMED: Mapping[Endpoint, Callable[[Ask], Awaitable[tuple[Answer, Origin]]]] = {
     Endpoint.MANIFEST: manifest,
@@ -50,15 +54,15 @@ class Pending:
     answer: Callable[[], AbstractAsyncContextManager[Answer]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
     answer: Answer
-    name: Name
+    # None: it is nobody's content.
+    name: Name | None
     generation: int
     origin: Origin
-
-
-_Key = tuple[str, tuple[str, ...], str | None]
+    # On `time.monotonic`'s clock: when its source was last told that it is used.
+    told_at: float = float("-inf")
 
 
 class Registry:
@@ -80,30 +84,29 @@ class Registry:
         self._content = content
         self._rules = rules
         self._access = access
-        self._known: LRUCache[_Key, _Known] = LRUCache(
-            KNOWN_BYTES, getsizeof=lambda known: known.answer.length + 2048
-        )
+        self._known: Recent[tuple[str, str | None, tuple[str, ...]], _Known] = Recent(KNOWN_BYTES)
 
-    def find(self, method: str, target: str, headers: Headers) -> Answer | Pending:
+    def find(self, request: Request) -> Answer | Pending:
         """The answer to a request, or how to come by it. Quick, and touches no disk and no network."""
-        if method not in ("GET", "HEAD"):
-            return error_answer(MethodUnsupported({"method": method[:40]}))
-        host = headers.get("Host")
-        key = (target, tuple(headers.getall(REF_NAME_HEADER, ())), host)
-        known = self._known.get(key)
+        if request.method not in ("GET", "HEAD"):
+            return error_answer(MethodUnsupported({"method": request.method[:40]}))
+        known = self._known.get(request.key)
         if known is not None and self._stands(known):
             if known.origin.used is not None:
-                known.origin.used()
-            return conditioned(known.answer, method, headers)
+                _tell_used(known)
+            return conditioned(known.answer, request)
         try:
-            route = parse_target(target)
-            wanted = read_names(route, key[1], host, self._rules)
+            route = parse_target(request.target)
+            wanted = read_names(route, request.ref_names, request.host, self._rules)
         except OciError as error:
-            return conditioned(error_answer(error), method, headers)
+            return conditioned(error_answer(error), request)
         at_once = self._at_once(route)
         if at_once is not None:
-            return conditioned(_of(route, at_once, wanted), method, headers)
-        return Pending(lambda: self._pending(method, route, wanted, key, headers))
+            found = _of(route, at_once, wanted)
+            if route.endpoint is Endpoint.PING:
+                self._keep(request, _Known(found, None, self._content.generation, LOCAL))
+            return conditioned(found, request)
+        return Pending(lambda: self._pending(request, route, wanted))
 
     def sent(self, method: str, answer: Answer) -> None:
         """Count an answer that goes out."""
@@ -111,9 +114,18 @@ class Registry:
             self._metrics.answered(method, answer)
 
     def _stands(self, known: _Known) -> bool:
+        if known.generation != self._content.generation:
+            return False
         until = known.origin.fresh_until
-        fresh = until is None or time.monotonic() < until
-        return fresh and known.generation == self._content.generation and self._access.may_read(ANONYMOUS, known.name)
+        if until is not None and time.monotonic() >= until:
+            return False
+        return known.name is None or self._access.may_read(ANONYMOUS, known.name)
+
+    def _keep(self, request: Request, known: _Known) -> None:
+        target, host, ref_names = request.key
+        # A character may take four bytes.
+        key_bytes = 4 * (len(target) + len(host or "") + sum(map(len, ref_names)))
+        self._known.put(request.key, known, known.answer.length + ANSWER_BYTES + key_bytes)
 
     def _at_once(self, route: Route) -> Answer | None:
         """Answers that need no content."""
@@ -132,9 +144,7 @@ class Registry:
                 return None
 
     @asynccontextmanager
-    async def _pending(
-        self, method: str, route: Route, wanted: Wanted, key: _Key, headers: Headers
-    ) -> AsyncIterator[Answer]:
+    async def _pending(self, request: Request, route: Route, wanted: Wanted) -> AsyncIterator[Answer]:
         async with AsyncExitStack() as stack:
             try:
                 if route.endpoint is Endpoint.CATALOG:
@@ -146,19 +156,22 @@ class Registry:
                 elif route.endpoint is Endpoint.DISCOVERY:
                     found = await self._discovery(route, wanted)
                 else:
-                    found = await self._named(method, route, wanted, key, stack)
+                    found = await self._named(request, route, wanted, stack)
             except OciError as error:
                 found = error_answer(error)
             except OSError as error:
                 # The disk, or this process's limits: "unknown" would be a lie, which clients might keep.
-                event(log, logging.ERROR, "request_failed", method=method, target=key[0][:300], reason=str(error))
+                said = {"method": request.method, "target": request.target[:300], "reason": str(error)}
+                event(log, logging.ERROR, "request_failed", **said)
                 found = error_answer(Unavailable(retry_after_seconds=1))
             except Exception:
-                log.exception("request_failed", extra={"fields": {"method": method, "target": key[0]}})
+                log.exception(
+                    "request_failed", extra={"fields": {"method": request.method, "target": request.target}}
+                )
                 found = internal_error()
-            yield conditioned(_of(route, found, wanted), method, headers)
+            yield conditioned(_of(route, found, wanted), request)
 
-    async def _named(self, method: str, route: Route, wanted: Wanted, key: _Key, stack: AsyncExitStack) -> Answer:
+    async def _named(self, request: Request, route: Route, wanted: Wanted, stack: AsyncExitStack) -> Answer:
         if wanted.repository is None:
             raise NameUnknown({"name": route.name[:300]})
         await self._content.local.wait_named(wanted.host, wanted.repository)
@@ -167,13 +180,11 @@ class Registry:
         name, source = self._content.meant(wanted.host, wanted.repository)
         if not self._access.may_read(ANONYMOUS, name):
             raise NameUnknown({"name": str(name)})
-        ask = Ask(method, route, wanted, name, source, stack)
+        ask = Ask(request.method, route, wanted, name, source, stack)
         found, origin = await NAMED[route.endpoint](ask)
         whole = isinstance(found.body, bytes) and len(found.body) == found.length
         if whole and (origin.fresh_until is None or origin.fresh_until > time.monotonic()):
-            kept = _of(route, found, wanted)
-            if kept.length < KNOWN_BYTES // 4:
-                self._known[key] = _Known(kept, name, generation, origin)
+            self._keep(request, _Known(_of(route, found, wanted), name, generation, origin))
         return found
 
     async def _extension(self, route: Route) -> Answer:
@@ -205,6 +216,13 @@ class Registry:
             pass
         names = [name for name in await self._content.names() if self._access.may_read(ANONYMOUS, name)]
         return catalog(route, wanted.host, names, local.complete)
+
+
+def _tell_used(known: _Known) -> None:
+    now = time.monotonic()
+    if known.origin.used is not None and now - known.told_at >= USED_SECONDS:
+        known.told_at = now
+        known.origin.used()
 
 
 def _of(route: Route, found: Answer, wanted: Wanted) -> Answer:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from mirror.logs import event
 from mirror.oci.errors import OciError
-from mirror.server.answer import Answer
+from mirror.server.answer import CLOCK, Answer
 from mirror.store.body import ByteStream, FileSlice
 from mirror.store.threads import PIECE_BYTES, read_piece
 
@@ -22,10 +22,8 @@ class BodyBroken(Exception):
 
 async def send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
     """Send a whole answer. Raises ConnectionError where the client is gone, or had to be cut off."""
-    headers = {**answer.headers, "Server": "mirror"}
-    if answer.status != 304:
-        headers["Content-Length"] = str(answer.length)
-    if isinstance(answer.body, bytes) and answer.send_body:
+    headers = {**answer.sent_headers, "Date": CLOCK.tick().text}
+    if isinstance(answer.body, bytes) and answer.send_body and answer.length <= PIECE_BYTES:
         whole = web.Response(status=answer.status, headers=headers, body=answer.body[answer.start : answer.stop])
         await whole.prepare(request)
         await whole.write_eof()
@@ -51,7 +49,8 @@ async def chunks(answer: Answer) -> AsyncIterator[bytes]:
     """The bytes of the answer's body, in order."""
     match answer.body:
         case bytes() as content:
-            yield content[answer.start : answer.stop]
+            for start in range(answer.start, answer.stop, PIECE_BYTES):
+                yield content[start : min(start + PIECE_BYTES, answer.stop)]
         case FileSlice() as file:
             async for chunk in _read_file(file, answer.start, answer.stop):
                 yield chunk

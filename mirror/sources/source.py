@@ -34,7 +34,7 @@ class Origin:
     warnings: tuple[str, ...] = ()
     # Content had with the upstream's credentials: caches on the way must not share it.
     private: bool = False
-    # Called for every answer that is given again unasked: what is used stays in the cache.
+    # Called for answers that are given again unasked, now and then: what is used stays in the cache.
     used: Callable[[], None] | None = None
 
 

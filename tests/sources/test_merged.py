@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from multidict import CIMultiDict
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -21,6 +20,7 @@ from mirror.oci.names import DOCKER_HUB, Host, Name, Repository
 from mirror.server.access import Everyone
 from mirror.server.names import NameRules
 from mirror.server.registry import Pending, Registry
+from mirror.server.request import Request
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content, FirstMatch
 from mirror.sources.place import Entry, Member, Place
@@ -351,7 +351,7 @@ async def test_a_plain_request_waits_until_entries_without_names_have_found_thei
     local.start()
     try:
         await until(members.asked.is_set)
-        found = registry.find("GET", "/v2/team/app/manifests/1", CIMultiDict())
+        found = registry.find(Request("GET", "/v2/team/app/manifests/1"))
         assert isinstance(found, Pending)
         asking = asyncio.create_task(status_of(found))
         await asyncio.sleep(0)

@@ -1,0 +1,115 @@
+"""The servers that are compared, each a process of its own on a free port of loopback."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.bench.content import Content
+from tests.server_process import MIRROR
+
+START_SECONDS = 60
+PROXIED = "up.bench"
+_DISTRIBUTIONS = (("distribution 2.8", "docker-registry"), ("distribution 3", "registry"))
+
+
+@contextmanager
+def running(folder: Path, content: Content) -> Iterator[dict[str, int]]:
+    """All servers that are installed here: their ports by name. nginx serves `folder`/static."""
+    with ExitStack() as stack:
+        ports = {}
+        for name, command in _DISTRIBUTIONS:
+            program = shutil.which(command) or shutil.which(command, path=str(Path.home() / "go/bin"))
+            if program:
+                ports[name] = stack.enter_context(_distribution(folder, name, program))
+        upstream = next(iter(ports.values()), None)
+        for workers in (1, 2):
+            ports[f"mirror {workers}w"] = stack.enter_context(_mirror(folder, content, workers, upstream))
+        if shutil.which("nginx"):
+            ports["nginx"] = stack.enter_context(_nginx(folder))
+        yield ports
+
+
+@contextmanager
+def _mirror(folder: Path, content: Content, workers: int, upstream: int | None) -> Iterator[int]:
+    port = _free_port()
+    config = folder / f"mirror{workers}.json"
+    document = {
+        "listen": f"127.0.0.1:{port}",
+        "workers": workers,
+        "layouts": [str(content.layouts)],
+        "cache": {"path": str(folder / f"cache{workers}")},
+        "upstreams": {PROXIED: {"endpoints": [f"http://127.0.0.1:{upstream}"]}} if upstream else {},
+    }
+    config.write_text(json.dumps(document))
+    with _process([str(MIRROR), "serve", "--config", str(config)], folder, port):
+        yield port
+
+
+@contextmanager
+def _distribution(folder: Path, name: str, program: str) -> Iterator[int]:
+    port = _free_port()
+    config = folder / f"{name}.yml"
+    document = {
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        # As most run it: what it has looked up stays in memory.
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder / "registry")},
+            "cache": {"blobdescriptor": "inmemory"},
+        },
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    config.write_text(json.dumps(document))
+    with _process([program, "serve", str(config)], folder, port):
+        yield port
+
+
+@contextmanager
+def _nginx(folder: Path) -> Iterator[int]:
+    port = _free_port()
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"""worker_processes 2; daemon off; pid {folder}/nginx.pid; error_log stderr error;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; open_file_cache max=1000;
+  default_type application/octet-stream;
+  server {{ listen 127.0.0.1:{port} reuseport; root {folder}/static; try_files $uri $uri/index =404; }}
+}}
+"""
+    )
+    with _process([shutil.which("nginx") or "nginx", "-c", str(config), "-p", str(folder)], folder, port):
+        yield port
+
+
+@contextmanager
+def _process(command: Sequence[str], folder: Path, port: int) -> Iterator[None]:
+    """Raises RuntimeError where nobody listens in time."""
+    with (folder / f"{Path(command[0]).name}-{port}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command[0]} does not listen: see {log.name}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
