@@ -138,7 +138,7 @@ async def test_many_rescans_under_load_leave_no_descriptor_behind(tmp_path: Path
 
         generation = mirror.local.generation
         await asyncio.gather(*(asyncio.to_thread(pull, number) for number in range(4)))
-        assert mirror.local.generation > generation
+        await eventually(lambda: mirror.local.generation > generation, "a rescan saw the changes")
         await eventually(lambda: len(open_files()) <= before + OPENED_ONCE, "as many descriptors as before")
         await eventually(lambda: not open_below(layouts), "no file of the layouts is open")
 

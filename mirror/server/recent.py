@@ -40,6 +40,10 @@ class Recent(Generic[K, V]):
         if size_bytes <= self._half_bytes:
             self._add(key, (value, size_bytes))
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._young, self._old, self._young_bytes = {}, {}, 0
+
     def _add(self, key: K, entry: tuple[V, int]) -> None:
         if self._young_bytes + entry[1] > self._half_bytes:
             self._old, self._young, self._young_bytes = self._young, {}, 0
