@@ -20,6 +20,9 @@ class Recent(Generic[K, V]):
         self._old: dict[K, tuple[V, int]] = {}
         self._young_bytes = 0
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._young or key in self._old
+
     def get(self, key: K) -> V | None:
         """What is kept for the key."""
         found = self._young.get(key)

@@ -98,7 +98,7 @@ class Pull:
         piece = await read_piece(self._progress.fd, size, position)
         if not piece:
             raise OSError(f"the file of blob {self._fill.job.digest} was cut short")
-        return piece
+        return bytes(piece)
 
     def _is_far(self, position: int) -> bool:
         job = self._fill.job

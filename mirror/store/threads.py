@@ -58,7 +58,7 @@ def close_later(fd: int) -> None:
     asyncio.get_running_loop().run_in_executor(None, os.close, fd)
 
 
-def read_cached(fd: int, size: int, offset: int) -> bytes | None:
+def read_cached(fd: int, size: int, offset: int) -> bytearray | None:
     """Up to `size` bytes that need no waiting for the disk; None where there are none; b"" at the end of the file."""
     if _NOWAIT is None:
         return None
@@ -69,10 +69,11 @@ def read_cached(fd: int, size: int, offset: int) -> bytes | None:
         if error.errno in _WOULD_WAIT:
             return None
         raise
-    return bytes(memoryview(buffer)[:count])
+    del buffer[count:]
+    return buffer
 
 
-async def read_piece(fd: int, size: int, offset: int) -> bytes:
+async def read_piece(fd: int, size: int, offset: int) -> bytes | bytearray:
     """Up to `size` bytes at `offset`: inline from the page cache, else in a thread. b"" at the end of the file."""
     cached = read_cached(fd, size, offset)
     return await asyncio.to_thread(os.pread, fd, size, offset) if cached is None else cached

@@ -419,7 +419,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(tmp_path: Path
 async def test_who_breaks_off_leaves_no_descriptor_open(tmp_path: Path) -> None:
     async with both_paths(tmp_path) as paths:
         blob = plain(f"/v2/{NAME}/blobs/{paths.sample.layer.digest}")
-        for _ in range(300):
+        for _ in range(1000):
             async with connection(paths.fast) as (reader, writer):
                 writer.write(blob)
                 await reader.readuntil(b"\r\n\r\n")
