@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -117,10 +118,17 @@ class MirrorProcess:
             raise AssertionError(f"mirror serve does not stop\n{self._said()}") from None
 
     def kill(self) -> None:
-        """As a power cut does it (SIGKILL)."""
+        """As a power cut does it (SIGKILL), all of its processes at once."""
         assert self._process is not None, "not started"
+        workers = self.pids()[1:]
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < deadline, "killed, and still there"
+            time.sleep(_POLL_SECONDS)
 
     def _said(self) -> str:
         return f"{' '.join(self.command)}\n{self.log.read_text(errors='replace')}"

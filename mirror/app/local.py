@@ -20,6 +20,7 @@ def scan_settings(config: Config) -> ScanSettings:
         [Root(str(root.path), root.prefix, root.host, root.coalesce) for root in config.layouts],
         own_hosts(config),
         str(config.cache.path / "archives.db"),
+        str(config.cache.path / "places.db"),
         str(config.cache.path / "unpacked"),
         config.unpack_max_bytes,
     )

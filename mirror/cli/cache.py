@@ -10,7 +10,7 @@ from mirror.app import cache, pull_through
 from mirror.cli.table import human_size, print_table
 from mirror.config import Config
 from mirror.oci.errors import OciError
-from mirror.oci.names import Name, Repository, familiar
+from mirror.oci.names import Host, Name, Repository, familiar
 from mirror.oci.reference import Reference
 from mirror.store.report import CachedImage, cached_images, usage
 
@@ -66,10 +66,17 @@ def run_refresh(config: Config, text: str) -> int:
     """Ask the upstream for one tag now, whatever is cached of it."""
     try:
         reference = _reference(config, text)
-        digest = asyncio.run(_refresh(config, reference))
+        host = reference.host
+        if host is None or host not in config.upstreams:
+            raise _WrongUse(f"{host} is not among the configured upstreams")
     except (OciError, _WrongUse) as error:
         print(f"{text}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, _WrongUse) else 1
+        return 2
+    try:
+        digest = asyncio.run(_refresh(config, host, reference))
+    except OciError as error:
+        print(f"{text}: {error}", file=sys.stderr)
+        return 1
     print(f"{reference.name}:{reference.tag or 'latest'} is {digest}")
     return 0
 
@@ -97,18 +104,19 @@ class _WrongUse(Exception):
 
 def _reference(config: Config, text: str) -> Reference:
     found = Reference.parse(text)
+    if found.digest is not None:
+        # What a digest names never changes, and is had as long as it is not evicted.
+        raise _WrongUse("names a digest; name a tag, or a repository")
     host = found.host or config.default_host
     if host is None:
         raise _WrongUse("names no host, and there is no default_host")
     return Reference(host, Repository(familiar(host, found.repository)), found.tag, found.digest)
 
 
-async def _refresh(config: Config, reference: Reference) -> str:
-    if reference.host is None or reference.host not in config.upstreams:
-        raise _WrongUse(f"{reference.host} is not among the configured upstreams")
+async def _refresh(config: Config, host: Host, reference: Reference) -> str:
     async with cache(config) as kept, pull_through(config, kept, None) as upstreams:
-        name = Name(reference.host, reference.repository)
-        return (await upstreams[reference.host].refresh(name, reference.tag or "latest")).digest
+        name = Name(host, reference.repository)
+        return (await upstreams[host].refresh(name, reference.tag or "latest")).digest
 
 
 def _to_json(image: CachedImage) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def catalog(route: Route, host: Host | None, names: Sequence[Name], complete: bo
     listed = [name.repository for name in names if name.host == host] if host else [str(name) for name in names]
     start = bisect_right(listed, page.last) if page.last else 0
     shown = listed[start : None if page.n is None else start + page.n]
-    headers = {} if complete else dict(INCOMPLETE)
+    headers = {"Cache-Status": "mirror; hit", **({} if complete else INCOMPLETE)}
     if page.n and start + page.n < len(listed):
         headers |= next_link(route, {"n": str(page.n), "last": shown[-1]})
     return json_answer(200, {"repositories": shown}, headers)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -63,6 +63,7 @@ class LocalContent:
         self._view = View(Library(EMPTY, verify=verify), generated)
         self._adoption = Adoption()
         self._problems: frozenset[Problem] = frozenset()
+        self._told_local_only: frozenset[str] = frozenset()
         # Whether a scan found changes that are not served yet; it stays so where serving them failed.
         self._behind = False
         self._scanned = asyncio.Event()
@@ -228,7 +229,8 @@ class LocalContent:
         while True:
             self._wanted.clear()
             try:
-                with uncollected():
+                # A later scan may wait for its disks for long, and must not keep what requests leave behind.
+                with nullcontext() if self._adopted.is_set() else uncollected():
                     await self._scan_once()
             except Exception:
                 # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
@@ -253,6 +255,14 @@ class LocalContent:
             self._unpacking = unpacking
             return
         self._report(scan)
+        with uncollected():
+            await self._serve(scan)
+        self._behind = False
+        self._unpacking = unpacking
+        await asyncio.to_thread(self._scanner.save)
+
+    async def _serve(self, scan: Scan) -> None:
+        """Make what was found the snapshot that is served."""
         # Half a second for 50,000 entries: never in the event loop.
         before = self._view.library
         first = await asyncio.to_thread(Snapshot.of, scan.places, None, before.snapshot)
@@ -268,15 +278,14 @@ class LocalContent:
         if not self._adopted.is_set():
             settle()
         self._adopted.set()
-        self._behind = False
-        self._unpacking = unpacking
-        await asyncio.to_thread(self._scanner.save)
 
     def _scan(self) -> Scan:
         """The first scan runs here, since every request waits for it; the others where they disturb nobody."""
         if self._scan_process is not None and self._scanned.is_set():
             try:
-                return self._scanner.apply(self._scan_process.look(self._scanner))
+                changes = self._scan_process.look(self._scanner)
+                with uncollected():
+                    return self._scanner.apply(changes)
             except ScanProcessEnded as error:
                 if self._scan_process.closed:
                     raise
@@ -307,6 +316,15 @@ class LocalContent:
             places=len(snapshot.places),
             tags=snapshot.tag_count,
         )
+        self._tell_local_only(snapshot)
+
+    def _tell_local_only(self, snapshot: Snapshot) -> None:
+        """Names whose requests without a host are never completed from an upstream: who misses a tag should know."""
+        names = frozenset(snapshot.plain_names)
+        if snapshot.adopted and names != self._told_local_only:
+            self._told_local_only = names
+            shown = ", ".join(sorted(names)[:20]) + (", …" if len(names) > 20 else "")
+            event(log, logging.INFO, "local_only_without_a_host", count=len(names), names=shown)
 
     def _prepare(self, library: Library) -> View:
         """What would keep the event loop: names to be remembered, lists to be sorted, what is known to be kept."""

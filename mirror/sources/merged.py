@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.errors import NameNotYetKnown, NameUnknown, OciError, Unavailable, Unknown
+from mirror.oci.errors import Denied, NameNotYetKnown, NameUnknown, OciError, Unavailable, Unknown
 from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository
 from mirror.sources.fallback_tags import WithFallbackTags
@@ -19,6 +19,8 @@ from mirror.store.generated import GeneratedManifests
 from mirror.store.names import NameStore
 
 T = TypeVar("T")
+
+INCOMPLETE = "a source did not answer: this list may be incomplete"
 
 
 @dataclass(frozen=True)
@@ -125,16 +127,16 @@ class FirstMatch:
                 found.append(await ask(source))
             except Unknown as error:
                 unknown = _telling_more(unknown, error)
-            except Unavailable as error:
+            except (Unavailable, Denied) as error:
                 failed = error
         if not found:
             raise failed or unknown
-        if failed is not None:
-            origin = found[-1].origin
-            warning = "a source did not answer: this list may be incomplete"
-            found[-1] = replace(
-                found[-1], origin=replace(origin, fresh_until=0, warnings=(*origin.warnings, warning))
-            )
+        if len(found) < len(self.sources):
+            # Who said nothing now may say something later.
+            origin = replace(found[-1].origin, fresh_until=0)
+            if failed is not None:
+                origin = replace(origin, warnings=(*origin.warnings, INCOMPLETE))
+            found[-1] = replace(found[-1], origin=origin)
         return found
 
 

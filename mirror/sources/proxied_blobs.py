@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from mirror.oci.digest import Digest
-from mirror.oci.errors import BlobUnknown, OciError, Unavailable
+from mirror.oci.errors import BlobUnknown, OciError, Unavailable, Unknown
 from mirror.oci.names import Host
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found
@@ -42,6 +42,8 @@ class ProxiedBlobs:
         """Size in bytes. A blob that is not here costs the upstream a HEAD."""
         if repository.has(digest):
             size = await self._blobs.size(digest)
+            if size is None and digest in self._blobs.busy():
+                size = repository.size(digest)  # on its way to the disk
             if size is not None:
                 return Found(size, self._freshness.origin("hit", None, float("inf")))
         size = await self._freshness.once(self._question(repository, digest))
@@ -78,17 +80,21 @@ class ProxiedBlobs:
             raise self._freshness.negatives.stale(question.name, question.reference) or offline(self._host)
         supply = _Supply(self._client, repository, digest)
         # Bytes that come from somebody else's fill are this repository's only if its upstream says so.
+        # No size is held against the answer: what a HEAD said of it may have been a lie, and the digest judges.
         prove = None if repository.has(digest) else partial(self._freshness.once, question)
         pull = await stack.enter_async_context(
             self._blobs.join(digest, None, supply.fetch, supplier=str(repository.name), prove=prove)
         )
         try:
             size = await pull.started()
-        except BlobUnknown as error:
-            self._freshness.negatives.put(question.name, question.reference, error)
-            raise
-        except Unavailable as error:
-            raise self._freshness.negatives.stale(question.name, question.reference) or error from error
+        except OciError as failure:
+            # A fill ends with the error of whom it asked last, which may have been another repository's upstream.
+            error = supply.error or failure
+            if isinstance(error, Unknown):
+                self._freshness.negatives.put(question.name, question.reference, error)
+                raise error from failure
+            stale = self._freshness.negatives.stale(question.name, question.reference)
+            raise (stale if isinstance(error, Unavailable) and stale else error) from failure
         await asyncio.to_thread(repository.link, digest, size)
         self._freshness.negatives.drop(question.name, question.reference)
         status = "fwd=uri-miss; collapsed" if pull.collapsed else "fwd=uri-miss; stored"
@@ -105,9 +111,10 @@ class ProxiedBlobs:
 
 
 class _Supply:
-    """One repository of one upstream as a supplier of a fill."""
+    """One repository of one upstream as a supplier of a fill. `error` is what it said last."""
 
     def __init__(self, client: UpstreamClient, repository: CachedRepository, digest: Digest) -> None:
+        self.error: OciError | None = None
         self._client = client
         self._repository = repository
         self._digest = digest
@@ -130,4 +137,5 @@ class _Supply:
             raise self._error(error) from error
 
     def _error(self, error: UpstreamError) -> OciError:
-        return translated(error, BlobUnknown({"name": str(self._repository.name), "digest": self._digest}))
+        self.error = translated(error, BlobUnknown({"name": str(self._repository.name), "digest": self._digest}))
+        return self.error

@@ -115,7 +115,7 @@ class ProxiedLists:
     async def _by_fallback_tag(self, repository: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
         """distribution-spec 1.1, "Unavailable Referrers API"."""
         try:
-            found = _children(await self._manifests.ask(repository, subject.fallback_tag))
+            found = await asyncio.to_thread(_children, await self._manifests.ask(repository, subject.fallback_tag))
         except NotFound as error:
             kept = repository.list(subject)
             had = kept is not None and not kept.is_empty and not self._policy.refuse_gone
@@ -128,7 +128,11 @@ class ProxiedLists:
 
 
 def _kept(cached: CachedList | None, read: Callable[[Any], Sequence[Any]]) -> Kept[Sequence[Any]] | None:
-    return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
+    """What was cached; None where it is not what this program writes."""
+    try:
+        return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
+    except (AttributeError, TypeError, ManifestInvalid):
+        return None
 
 
 def _tags(document: Any) -> Sequence[str]:

@@ -10,7 +10,7 @@ from mirror.logs import event
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest, is_digest
 from mirror.oci.errors import BadGateway, ManifestInvalid, ManifestUnknown
-from mirror.oci.manifest import Manifest, ManifestLinks
+from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.oci.names import Host, Name
 from mirror.sources.policy import Policy, check_askable, denied
 from mirror.sources.prefetch import ReferrersPrefetch
@@ -35,7 +35,7 @@ class PullThrough:
         self._client = client
         self._cache = cache
         self._policy = policy
-        self._freshness = Freshness(host, policy)
+        self._freshness = Freshness(host, policy, cache.index)
         self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness)
         self._lists = ProxiedLists(client, policy, self._freshness, self)
         self._prefetch = ReferrersPrefetch(self) if policy.prefetch_referrers else None
@@ -140,8 +140,16 @@ class PullThrough:
         return None if content is None else Manifest(descriptor.digest, descriptor.media_type, content)
 
     async def _bytes(self, digest: Digest) -> bytes | None:
+        return await asyncio.to_thread(self._read_small, digest)
+
+    def _read_small(self, digest: Digest) -> bytes | None:
+        """What is in the pool, where it may be a manifest: it could be a layer of any size."""
+        pool = self._cache.blobs.pool
+        size = pool.size(digest)
+        if size is None or size > MAX_MANIFEST_BYTES:
+            return None
         try:
-            return await asyncio.to_thread(self._cache.blobs.pool.read, digest)
+            return pool.read(digest)
         except OSError:
             return None
 
@@ -180,7 +188,8 @@ class PullThrough:
     async def _keep(self, repository: CachedRepository, tag: str | None, got: UpstreamManifest) -> Manifest:
         """Store a manifest and its names: the bytes first, so that no name ever leads nowhere."""
         try:
-            links = ManifestLinks.parse(got.content, got.media_type)
+            # Reading the largest takes longer than the event loop should stand still.
+            links = await asyncio.to_thread(ManifestLinks.parse, got.content, got.media_type)
         except ManifestInvalid as error:
             raise BadGateway({"upstream": self.host, "reason": f"no manifest: {error.detail}"}) from None
         descriptor = Descriptor(links.media_type, got.digest, len(got.content))

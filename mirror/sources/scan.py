@@ -14,10 +14,11 @@ from mirror.sources.archive import ArchivePath
 from mirror.sources.layout import MAX_INDEX_BYTES, LayoutBroken, check_layout_file, read_index
 from mirror.sources.naming import Namer
 from mirror.sources.place import Place
+from mirror.sources.saved_folder import saved_tags
 from mirror.sources.shelf import Job, Shelf
 from mirror.sources.walk import Found, Problem, Root, walk
 from mirror.store.archive_file import Stamp
-from mirror.store.files import Unreadable, raise_if_exhausted, read_regular
+from mirror.store.files import Unreadable, is_inside, raise_if_exhausted, read_regular
 
 # The kernel's clock for files ticks every 1 to 10 ms: what was written this shortly before it was read may have been
 # written again since, and look the same. So it is read again at the next scan.
@@ -93,7 +94,9 @@ class Scanner:
     _seen: dict[str, Seen] = field(default_factory=dict)
     _problems: frozenset[Problem] = frozenset()
     _last: Scan | None = None
+    _recalled: set[str] = field(default_factory=set)
     _unsaved: set[str] = field(default_factory=set)
+    _save_due: bool = False
     _reads: int = 0
 
     def scan(self) -> Scan:
@@ -107,9 +110,9 @@ class Scanner:
     def look(self) -> Changes:
         """What differs from what is known. Raises as `scan`."""
         self._reads = 0
-        recalls = self.memory is not None and not self._seen
-        if self.memory is not None and recalls:
-            self.memory.load(self.roots, self.own_hosts)
+        memory = self.memory if not self._seen else None
+        if memory is not None:
+            memory.load(self.roots, self.own_hosts)
         seen: dict[str, Seen] = {}
         problems: list[Problem] = []
         for root in self.roots:
@@ -120,9 +123,9 @@ class Scanner:
             for found in walk(root, problems, archives=self.shelf is not None):
                 if found.path not in seen:
                     read = self._archive if found.is_archive else self._layout
-                    seen[found.path] = read(found, root, namer, self.memory if recalls else None)
-        if self.memory is not None and recalls:
-            self.memory.unload()
+                    seen[found.path] = read(found, root, namer, memory)
+        if memory is not None:
+            memory.unload()
         changed = {path: one for path, one in seen.items() if self._seen.get(path) is not one}
         order = None if seen.keys() == self._seen.keys() else tuple(seen)
         return Changes(changed, order, frozenset(problems), self._reads)
@@ -132,7 +135,9 @@ class Scanner:
         before, problems_before = self._seen, self._problems
         self._seen = _merged(before, changes)
         self._problems = changes.problems
-        self._unsaved |= changes.changed.keys()
+        self._unsaved |= changes.changed.keys() - self._recalled
+        self._save_due |= bool(self._unsaved) or changes.order is not None
+        self._recalled = set()
         # A place that was read again and is the same was no change.
         same_places = all(path in before and _is_same(before[path], self._seen[path]) for path in changes.changed)
         if self._last and same_places and changes.order is None and changes.problems == problems_before:
@@ -172,16 +177,15 @@ class Scanner:
 
     def save(self) -> None:
         """Let the memory have what it has not yet, for the next start."""
-        if self.memory is None or not self._unsaved:
+        if self.memory is None or not self._save_due:
             return
-        paths, self._unsaved = self._unsaved, set()
-        by_length = sorted(self.roots, key=lambda root: len(root.path))
+        paths, self._unsaved, self._save_due = self._unsaved, set(), False
         found: dict[str, tuple[Root, Seen]] = {}
-        for path in paths:
-            seen = self._seen.get(path)
-            roots = [root for root in by_length if path == root.path or path.startswith(root.path.rstrip("/") + "/")]
-            if seen is not None and roots:
-                found[path] = (roots[-1], seen)
+        for path in paths & self._seen.keys():
+            # Whichever of several roots it was found in first: with another, it would only not be recalled.
+            root = next((root for root in self.roots if is_inside(path, root.path)), None)
+            if root is not None:
+                found[path] = (root, self._seen[path])
         self.memory.save(found, self._seen.keys())
 
     def _layout(self, folder: Found, root: Root, namer: Namer, memory: PlaceMemory | None) -> Seen:
@@ -196,6 +200,7 @@ class Scanner:
         if before is not None and before.signature == signature:
             return before
         if memory is not None and (recalled := memory.recall(folder.path, root, signature)) is not None:
+            self._recalled.add(folder.path)
             return recalled
         self._reads += 1
         now_ns = time.time_ns()
@@ -225,6 +230,7 @@ class Scanner:
         if before is not None and before.signature == signature and all(map(os.path.exists, before.unpacked)):
             return before
         if memory is not None and (recalled := memory.recall(found.path, root, signature)) is not None:
+            self._recalled.add(found.path)
             return recalled
         self._reads += 1
         assert self.shelf is not None  # noqa: S101 archives are looked for only with a shelf
@@ -248,6 +254,8 @@ class Scanner:
         # A root that is itself a layout goes by its folder's name.
         name = namer.place(folder.parts or (os.path.basename(folder.real_root),))
         entries, problems = read_index(content, namer, name)
+        if repo_tags := saved_tags(folder.path, entries, inside):
+            entries, problems = read_index(content, namer, name, repo_tags)
         unnamed = any(not entry.namings for entry in entries)
         if name.problem and (unnamed or problems):
             problems = (name.problem, *problems)

@@ -6,11 +6,13 @@ changed. It ends when that socket does, however its owner ended. Where it dies, 
 """
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -18,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from mirror.sources.archive_reader import ArchiveReader
+from mirror.sources.heap import uncollected
+from mirror.sources.place_memory import RememberedPlaces
 from mirror.sources.scan import Changes, Scanner
 from mirror.sources.shelf import Failures, Shelf
 from mirror.sources.walk import Root
 from mirror.store.archive_state import ArchiveState
+from mirror.store.place_state import PlaceState
 
 _PACKAGES = str(Path(__file__).parents[2])
 # Requests come first where both want the same CPU.
@@ -35,11 +40,15 @@ class ScanProcessEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
-    """What a scanner is made of, as plain values. `state_file` remembers what slow reading of archives found."""
+    """What a scanner is made of, as plain values.
+
+    `state_file` remembers what slow reading of archives found, `places_file` what was read of everything.
+    """
 
     roots: Sequence[Root]
     own_hosts: frozenset[str]
     state_file: str
+    places_file: str
     unpacked_folder: str
     max_unpacked_bytes: int
 
@@ -49,7 +58,8 @@ class ScanSettings:
         `tidies`: whether what no archive needs any more is dropped from the cache.
         """
         reader = ArchiveReader(ArchiveState(self.state_file), self.unpacked_folder, self.max_unpacked_bytes)
-        return Scanner(self.roots, self.own_hosts, Shelf(reader, tidies))
+        memory = RememberedPlaces(PlaceState(self.places_file))
+        return Scanner(self.roots, self.own_hosts, Shelf(reader, tidies), memory)
 
 
 @dataclass(slots=True)
@@ -80,10 +90,12 @@ class ScanProcess:
                 connection = self._start()
                 connection.send((self.settings, scanner.known()))
             connection.send(scanner.shelf.failures() if scanner.shelf else {})
-            found = connection.recv()
+            answer = connection.recv_bytes()
         except (OSError, EOFError) as error:
             self._end()
             raise ScanProcessEnded(str(error) or "it ended") from None
+        with uncollected():
+            found = pickle.loads(answer)  # noqa: S301 it comes from our own process
         if isinstance(found, Changes):
             return found
         # What went wrong there is the scan's own failure; what that process knows now is unsure.
@@ -122,7 +134,9 @@ class ScanProcess:
             self._connection = None
             if connection is not None and process is not None:
                 process.kill()
-                process.wait(_STOP_SECONDS)
+                # A disk that hangs holds even who was killed.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_SECONDS)
         if connection is not None:
             connection.close()
 
@@ -137,6 +151,7 @@ def serve(descriptor: int) -> None:
         settings, known = connection.recv()
         scanner: Scanner = settings.scanner()
         scanner.know(known)
+        scanner.memory = None  # the owner's to read and write
         while True:
             failures: Failures = connection.recv()
             if scanner.shelf is not None:

@@ -13,6 +13,7 @@ from mirror.sources.negatives import Negatives
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found, Origin
 from mirror.sources.translate import means_gone, offline, translated
+from mirror.store.index import CacheIndex
 from mirror.upstream.errors import NotFound, UpstreamError
 
 T = TypeVar("T")
@@ -48,11 +49,11 @@ class Question(Generic[T]):
 class Freshness:
     """Decides for one upstream when to ask it, and what to answer when it does not."""
 
-    def __init__(self, host: Host, policy: Policy) -> None:
+    def __init__(self, host: Host, policy: Policy, index: CacheIndex) -> None:
         self._host = host
         self._policy = policy
         self._flights: Flights[Any] = Flights()
-        self.negatives = Negatives(policy.unknown_ttl_seconds)
+        self.negatives = Negatives(policy.unknown_ttl_seconds, index)
 
     async def stop(self) -> None:
         """End every question under way."""

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from mirror.oci.digest import Digest
 from mirror.store.blobs import BlobStore
-from mirror.store.eviction import Evictor
+from mirror.store.eviction import Evicted, Evictor
 from mirror.store.index import CacheIndex
 from mirror.store.job import Limits
 from mirror.store.names import NameStore
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 # Evictions begin this long after a blob came, so that a pull of many layers asks once.
 EVICT_AFTER_SECONDS = 0.2
+# Where all that could go is in use or pinned, it is looked at again after pauses that grow to this.
+MAX_EVICT_PAUSE_SECONDS = 30.0
 
 
 class Cache:
@@ -32,7 +34,7 @@ class Cache:
         self.evicted_bytes = 0
         self.evicted_tags = 0
         self._evicting: asyncio.Task[None] | None = None
-        self._scanning: asyncio.Task[None] | None = None
+        self._grown = asyncio.Event()
 
     @contextmanager
     def opened(self) -> Iterator[Self]:
@@ -44,16 +46,15 @@ class Cache:
 
     async def __aenter__(self) -> Self:
         await self.blobs.clean_parts()
-        self._scanning = asyncio.create_task(self._scan(), name="scan of the cache")
+        self._evicting = asyncio.create_task(self._keep_below(), name="eviction")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Fills stop at once, their parts stay."""
         await self.blobs.stop()
-        tasks = [task for task in (self._scanning, self._evicting) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._evicting is not None:
+            self._evicting.cancel()
+            await asyncio.gather(self._evicting, return_exceptions=True)
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -65,19 +66,31 @@ class Cache:
 
     def _stored(self, digest: Digest, size: int) -> None:
         self.index.blob_added(digest, size)
-        if self._evicting is None or self._evicting.done():
-            self._evicting = asyncio.create_task(self._evict(), name="eviction")
+        self._grown.set()
 
-    async def _scan(self) -> None:
+    async def _keep_below(self) -> None:
+        """Evict whenever something came; and go on where an eviction was not enough, or could not be."""
         await asyncio.to_thread(self.evictor.scan)
-        await self._evict()
-
-    async def _evict(self) -> None:
-        await asyncio.sleep(EVICT_AFTER_SECONDS)
-        try:
-            evicted = await asyncio.to_thread(self.evictor.evict)
-        except OSError as error:
-            log.warning("eviction failed: %s", error)
-            return
-        self.evicted_bytes += evicted.bytes
-        self.evicted_tags += evicted.tags
+        self._grown.set()
+        pause: float | None = None
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._grown.wait()
+            await asyncio.sleep(EVICT_AFTER_SECONDS)
+            # Before the eviction: what comes while it runs is the next one's.
+            self._grown.clear()
+            try:
+                evicted = await asyncio.to_thread(self.evictor.evict)
+                over = await asyncio.to_thread(self.evictor.over)
+            except OSError as error:
+                log.warning("eviction failed: %s", error)
+                evicted, over = Evicted(), True
+            self.evicted_bytes += evicted.bytes
+            self.evicted_tags += evicted.tags
+            if not over:
+                pause = None
+            elif evicted.blobs:
+                pause = EVICT_AFTER_SECONDS
+            else:
+                pause = min(2 * (pause or EVICT_AFTER_SECONDS), MAX_EVICT_PAUSE_SECONDS)

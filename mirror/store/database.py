@@ -13,7 +13,7 @@ from mirror.store.lock import locked
 log = logging.getLogger(__name__)
 
 # Another number in the file: another version wrote it, and it is made anew.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_SECONDS = 5.0
 # Readers of a WAL wait for nobody but a recovery; they are on the event loop.
 _READER_BUSY_SECONDS = 0.05
@@ -29,6 +29,10 @@ CREATE TABLE uses (
 CREATE TABLE links (
     digest TEXT PRIMARY KEY, manifests TEXT NOT NULL, blobs TEXT NOT NULL, subject TEXT
 ) WITHOUT ROWID;
+CREATE TABLE unknowns (
+    name TEXT, reference TEXT, code TEXT NOT NULL, said REAL NOT NULL, PRIMARY KEY (name, reference)
+) WITHOUT ROWID;
+CREATE INDEX unknowns_by_age ON unknowns (said);
 CREATE TABLE totals (blobs INTEGER NOT NULL, disk_bytes INTEGER NOT NULL);
 INSERT INTO totals VALUES (0, 0);
 CREATE TRIGGER added AFTER INSERT ON blobs BEGIN

@@ -28,8 +28,9 @@ class Fill:
 
     def __init__(self, job: Job, keep: bool) -> None:
         self.job = job
-        # Reads fetched apart at this moment.
+        # Reads fetched apart at this moment, and what has been fetched so.
         self.apart = 0
+        self.apart_bytes = 0
         self._keep = keep
         self._readers = 0
         self._part: Part | None = None

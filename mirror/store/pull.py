@@ -15,6 +15,11 @@ log = logging.getLogger(__name__)
 
 # Reads of one fill that are fetched apart at a time; each is a connection of the upstream's.
 _MAX_APART = 4
+# What is fetched apart is not stored, and takes of the bandwidth that the fill has: so many bytes of one blob at
+# most, and that share of its size; each request counts as one of this size, for what is on its way when it ends.
+_APART_BYTES = 4 * 1024 * 1024
+_APART_SHARE = 64
+_ASKING_BYTES = 256 * 1024
 # A read is far ahead of a fill that needs longer than this to get there.
 _FAR_SECONDS = 1.0
 
@@ -104,10 +109,15 @@ class Pull:
             and self._fill.apart < _MAX_APART
             and job.progress.size is not None
             and position < job.progress.size - 1
+            and self._apart_bytes_left() >= _ASKING_BYTES
         )
 
+    def _apart_bytes_left(self) -> int:
+        size = self._progress.size or 0
+        return _APART_BYTES + size // _APART_SHARE - self._fill.apart_bytes
+
     async def _fetched_apart(self, position: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """Bytes far ahead of the fill, by one request of their own; where it fails, the fill gets there.
+        """Bytes far ahead of the fill, by one request of their own; where it fails or gets long, the fill gets there.
 
         Never the last byte: that waits for the verdict, as all readers do.
         """
@@ -115,13 +125,15 @@ class Pull:
         left = min(stop, size - 1) - position
         feed = Feed(self._fill.job.digest, self._suppliers, Patience(attempts=1), size=size)
         self._fill.apart += 1
+        self._fill.apart_bytes += _ASKING_BYTES
         try:
             async with aclosing(feed.chunks(position)) as chunks:
                 async for chunk in chunks:
                     if piece := chunk[:left]:
                         yield piece
                     left -= len(piece)
-                    if not left:
+                    self._fill.apart_bytes += len(piece)
+                    if not left or self._apart_bytes_left() <= 0:
                         break
         except (OciError, OSError) as error:
             log.info("blob %s, fetched apart from byte %d, broke off: %s", self._fill.job.digest, position, error)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
 from mirror.upstream.errors import BadAnswer, RangeRefused, Unauthorized, UpstreamError
-from mirror.upstream.events import BytesReceived, Observe
 from mirror.upstream.exchange import Exchange
 from mirror.upstream.http import Answer
 from mirror.upstream.manifests import HEAD_REFUSED
@@ -90,8 +89,7 @@ def _head(answer: Answer, start: int) -> BlobHead:
     return BlobHead(start, int(match[3]) if match[3] else None)
 
 
-async def body_chunks(answer: Answer, observe: Observe) -> AsyncGenerator[bytes, None]:
+async def body_chunks(answer: Answer) -> AsyncGenerator[bytes, None]:
     """The body as it comes. Raises TimedOut after an idle time without a byte, BadAnswer on a cut."""
     while chunk := await answer.next_chunk():
-        observe(BytesReceived(answer.host, len(chunk)))
         yield chunk

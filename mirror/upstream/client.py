@@ -138,7 +138,7 @@ class UpstreamClient:
                 deadline_seconds,
             )
             stack.callback(answer.close)
-            chunks = await stack.enter_async_context(aclosing(body_chunks(answer, self._observe)))
+            chunks = await stack.enter_async_context(aclosing(body_chunks(answer)))
             yield UpstreamBody(head.total_size, head.start, answer.headers.get("ETag"), chunks)
 
     async def tags(self, repository: str, *, deadline_seconds: float | None = None) -> list[str]:

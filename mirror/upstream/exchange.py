@@ -66,6 +66,7 @@ class Exchange:
         try:
             answer = await send_following(self._connections, method, url, headers, authorization)
             status = answer.status
+            answer.observe = self._observe
         finally:
             self._observe(RequestDone(self.host, method, status, time.monotonic() - started))
         remaining = _REMAINING.fullmatch(answer.headers.get("RateLimit-Remaining", ""))

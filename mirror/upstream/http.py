@@ -29,6 +29,7 @@ from mirror.upstream.errors import (
     Unavailable,
     UpstreamError,
 )
+from mirror.upstream.events import BytesReceived, Observe, ignore
 
 # An error's body is read this far, for the code in it.
 _MAX_ERROR_BYTES = 64 * 1024
@@ -49,6 +50,7 @@ class Answer:
     response: aiohttp.ClientResponse
     idle_timeout_seconds: float
     elsewhere: bool = False
+    observe: Observe = ignore
 
     @property
     def status(self) -> int:
@@ -68,7 +70,10 @@ class Answer:
         """What came next; empty at the end. Raises TimedOut after an idle time without a byte, BadAnswer on a cut."""
         with translated(self.host, elsewhere=self.elsewhere, doing="reading the body"):
             async with asyncio.timeout(self.idle_timeout_seconds):
-                return await self.response.content.readany()
+                chunk = await self.response.content.readany()
+        if chunk:
+            self.observe(BytesReceived(self.host, len(chunk)))
+        return chunk
 
     async def read(self, max_bytes: int) -> bytes:
         """The whole body. Raises TooLarge beyond `max_bytes`; a body that drips is a TimedOut in the end."""

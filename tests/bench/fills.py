@@ -18,7 +18,7 @@ import yaml
 from tests.bench.crowd import MIB, Crowd, Met, Reader, blob, mixed
 from tests.hub import Hub
 from tests.hub.beside import Beside
-from tests.running import resident_bytes
+from tests.running import Client, resident_bytes, wait_until
 from tests.server_process import MirrorProcess
 
 REPOSITORY = "library/large"
@@ -57,8 +57,8 @@ class Figures:
         return (
             f"right: {self.all_right}; upstream: {self.upstream_gets} GET, {self.ranges_asked} of them ranges, "
             f"{self.upstream_bytes / MIB:.1f} MiB; direct {self.direct.total_seconds:.2f} s, "
-            f"crowd x{self.ratio:.3f}; "
-            f"first byte +{1000 * self.first_byte_delay_seconds:.0f} ms; memory +{self.grown_bytes / MIB:.1f} MiB; "
+            f"crowd x{self.ratio:.3f}; first byte +{1000 * self.first_byte_delay_seconds:.0f} ms; "
+            f"memory +{self.grown_bytes / MIB:.1f} MiB; "
             f"{self.cpu_seconds / (sent / 1024 / MIB):.2f} CPU s/GiB sent ({sent / 1024 / MIB:.1f} GiB)"
         )
 
@@ -74,7 +74,7 @@ def measure(folder: Path, size: int, bytes_per_second: float | None, workers: in
         hub.requests.clear()
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump({"workers": workers, "upstreams": {"docker.io": {"endpoints": [hub.url]}}}))
-        crowd = list(mixed(size))
+        crowd = list(mixed(size, check_every=8 if apart else 1))
         with MirrorProcess(folder / "mirror.log", "--config", str(config)) as mirror:
             # What is loaded only with the first blob and manifest is no growth.
             for _ in range(4 * workers):
@@ -88,6 +88,29 @@ def measure(folder: Path, size: int, bytes_per_second: float | None, workers: in
         ranges = [one for one in asked if "Range" in one.headers]
         sent = sum(one.bytes_sent for one in asked)
         return Figures(met, direct, len(asked), len(ranges), sent, max(peak) - before, spent)
+
+
+def part_bytes(folder: Path) -> int:
+    """How far the one fill in `folder`/cache is."""
+    return sum(part.stat().st_size for part in (folder / "cache" / "parts").iterdir() if not part.suffix)
+
+
+def measure_restart(folder: Path, size: int, bytes_per_second: float, workers: int) -> float:
+    """Killed at a third of a fill and started anew: the share of the blob that the upstream sent twice."""
+    with Beside() as beside:
+        hub = beside.open(Hub(bytes_per_second=bytes_per_second))
+        path = f"/v2/{REPOSITORY}/blobs/{hub.blob(REPOSITORY, blob(size))}"
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump({"workers": workers, "upstreams": {"docker.io": {"endpoints": [hub.url]}}}))
+        with MirrorProcess(folder / "mirror.log", "--config", str(config)) as mirror, Client(mirror.host) as client:
+            client.ask(path)
+            wait_until(lambda: part_bytes(folder) > size // 3, "a third is there", 60)
+            mirror.kill()
+        with MirrorProcess(folder / "mirror.log", "--config", str(config)) as mirror:
+            (met,) = Crowd(mirror.host, path, size, [Reader()]).run()
+        assert met.right
+        assert met.whole
+        return sum(one.bytes_sent for one in hub.select("GET", path)) / size - 1
 
 
 def _resident(mirror: MirrorProcess) -> int:
@@ -128,6 +151,10 @@ def main(arguments: list[str]) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 figures = measure(Path(folder), size, megabytes_per_second * 1e6, workers)
             print(f"{megabytes_per_second} MB/s, {workers} workers: {figures}", flush=True)  # noqa: T201 the answer
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            twice = measure_restart(Path(folder), size, 50e6, workers)
+        print(f"killed and started anew, {workers} workers: {100 * twice:.2f} % fetched twice")  # noqa: T201
     return 0
 
 

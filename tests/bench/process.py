@@ -99,7 +99,7 @@ def serving(folder: Path, layouts: Path, cache: Path, *arguments: str, refresh: 
     """The server over one root, with files of its own in `folder`."""
     config = folder / "config.yaml"
     config.write_text(f"refresh: {refresh}\nlayouts:\n  - path: {layouts}\ncache: {{path: {cache}}}\n")
-    port = _free_port()
+    port = _PORT
     command = [str(MIRROR), "serve", "--config", str(config), "--listen", f"127.0.0.1:{port}", *arguments]
     with (folder / "mirror.log").open("ab") as log:
         begun = time.perf_counter()
@@ -144,3 +144,7 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+# One for all servers: names, and with them what is remembered, depend on the mirror's own address.
+_PORT = _free_port()

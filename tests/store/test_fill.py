@@ -409,6 +409,22 @@ async def test_far_range_that_breaks_off_waits_for_the_fill(store: BlobStore) ->
     assert len(supplier.asked) == 2
 
 
+async def test_far_ranges_cost_the_upstream_a_small_share_of_the_blob_and_wait_beyond_that(store: BlobStore) -> None:
+    size = 40 * MIB
+    content, fill_answer = make_content(size), Answer(gate_at=MIB)
+    supplier = Supplier(content, [fill_answer])
+    async with store.join(supplier.digest, size, supplier.fetch) as pull:
+        await pull.started()
+        far = asyncio.create_task(read_all(pull, 10 * MIB))
+        await until(lambda: len(supplier.asked) == 2 and supplier.open_answers == 1)
+        other = asyncio.create_task(read_all(pull, 20 * MIB))
+        assert supplier.sent_bytes <= MIB + (4 * MIB + size // 64) + MIB
+        fill_answer.gate.set()
+        assert await far == content[10 * MIB :]
+        assert await other == content[20 * MIB :]
+    assert [offset for offset, _ in supplier.asked] == [0, 10 * MIB]
+
+
 async def test_range_that_a_fast_fill_reaches_soon_waits_for_it(tmp_path: Path) -> None:
     store = BlobStore(tmp_path, Limits(far_bytes=MIB))
     content, answer = make_content(12 * MIB), Answer(gate_at=10 * MIB)
