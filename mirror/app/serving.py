@@ -10,7 +10,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 from mirror.app.local import generated, own_hosts, remembered, scan_settings
-from mirror.app.search import begin_search, cached_content, extensions, filling, search_index
+from mirror.app.search import SEARCH_FILE, begin_search, cached_content, extensions, filling, search_index
 from mirror.app.upstreams import cache, pull_through, run_folder
 from mirror.config import Config
 from mirror.logs import event
@@ -63,7 +63,8 @@ class Running:
 def prepare(config: Config) -> None:
     """Once before all workers: what earlier ones shared while they ran is over."""
     shutil.rmtree(run_folder(config), ignore_errors=True)
-    begin_search(config).close()
+    if (config.cache.path / SEARCH_FILE).exists():
+        begin_search(config).close()
 
 
 @asynccontextmanager

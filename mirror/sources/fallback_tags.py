@@ -17,7 +17,7 @@ from mirror.oci.digest import Digest, is_digest
 from mirror.oci.errors import ManifestUnknown, OciError, Unavailable
 from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.oci.names import Name
-from mirror.sources.source import GENERATED_WARNING, Found, Source
+from mirror.sources.source import GENERATED_WARNING, LOCAL, Found, Source
 from mirror.store.body import BlobBody
 from mirror.store.generated import GeneratedManifests
 
@@ -84,16 +84,19 @@ class WithFallbackTags:
             return None
         try:
             links = ManifestLinks.parse(content)
-            subject = Digest.parse((links.annotations or {}).get(SUBJECT, ""))
-            found = await self.source.referrers(name, subject)
-            listed = {one.digest for one in found.value}
+            if not links.manifests:
+                return None  # what lists nothing is nobody's
+            said = (links.annotations or {}).get(SUBJECT)
+            listed = await self.source.referrers(name, Digest.parse(said)) if said else None
+            origin = listed.origin if listed else LOCAL
+            known = {one.digest for one in listed.value} if listed else frozenset()
             for child in links.manifests:
-                # There may be thousands: only what is listed no more is asked for one by one.
-                if child.digest not in listed:
-                    await self.source.resolve(name, child.digest)
+                # There may be thousands: only what is not listed is asked for one by one.
+                if child.digest not in known:
+                    origin = (await self.source.resolve(name, child.digest)).origin
         except OciError:
             return None
-        origin = replace(found.origin, warnings=(*found.origin.warnings, GENERATED_WARNING))
+        origin = replace(origin, warnings=(*origin.warnings, GENERATED_WARNING))
         return Found(Manifest(digest, links.media_type, content), origin)
 
 

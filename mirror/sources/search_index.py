@@ -10,7 +10,6 @@ from typing import Any
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.names import Host, Name
-from mirror.sources.heap import uncollected
 from mirror.sources.library import Library
 from mirror.sources.local import LocalContent
 from mirror.sources.search_facts import FactFinder
@@ -196,8 +195,7 @@ class SearchFiller:
             self._walk_seconds = time.monotonic() - began
         waiting = await asyncio.to_thread(self._changed, view)
         while waiting:
-            with uncollected():
-                spent = await asyncio.to_thread(self._take_turn, view, waiting)
+            spent = await asyncio.to_thread(self._take_turn, view, waiting)
             await asyncio.sleep(spent / 2)
         await asyncio.to_thread(self._finish)
 
