@@ -84,7 +84,8 @@ def test_a_file_cut_short_under_a_pull_cuts_the_pull_and_puts_no_error_into_it(t
             os.truncate(path, 8 * MIB)
             rest = client.rest()
         announced = int(head.headers["content-length"])
-        assert MIB < len(begun) + len(rest) < announced
+        # What was on its way is lost with the connection, as the client sees it.
+        assert MIB <= len(begun) + len(rest) < announced
         assert not any(begun), "only the blob's own bytes"
         assert not any(rest), "no error text, no second answer, inside the body"
         wait_until(lambda: bool(mirror.events("answer_cut")), "the log says that an answer was cut")
