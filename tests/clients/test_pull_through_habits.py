@@ -128,8 +128,7 @@ def test_cosign_asks_referrers_twice_and_then_tags_that_are_not_there(
             assert json.loads(again[1].body)["manifests"] == []
 
 
-# Building it takes longer than the rest of the gate: where it is there, it is used.
-@pytest.mark.skipif(shutil.which("cosign") is None, reason="cosign not installed")
+@pytest.mark.client("cosign")
 @WORKERS
 def test_cosign_verifies_and_misses_signatures_with_the_upstream_gone(
     registry: Registry, stored: Stored, run: Commands, tmp_path: Path, workers: int
