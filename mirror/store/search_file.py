@@ -2,8 +2,11 @@
 
 import logging
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from mirror.store.lock import locked
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +62,24 @@ def connect(path: Path | None) -> sqlite3.Connection:
     return connection
 
 
+@contextmanager
+def _alone(path: Path | None) -> Iterator[None]:
+    """Hold a lock beside the file; where there can be none, go on without."""
+    with ExitStack() as stack:
+        if path is not None:
+            with suppress(OSError):
+                stack.enter_context(locked(path.with_name(f"{path.name}.lock")))
+        yield
+
+
 def open_anew(path: Path | None) -> tuple[sqlite3.Connection, Path | None]:
     """A connection to write with, and to which file: to none (in memory) where the folder cannot be written."""
+    # Workers start together: only one of them makes the tables.
+    with _alone(path):
+        return _open_or_make(path)
+
+
+def _open_or_make(path: Path | None) -> tuple[sqlite3.Connection, Path | None]:
     try:
         return connect(path), path
     except sqlite3.Error as error:
