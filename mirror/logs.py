@@ -4,12 +4,19 @@ import atexit
 import json
 import logging
 import queue
+import select
 import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Literal
 
 Format = Literal["auto", "text", "json"]
+# Many events of one name: their fields' names, and for each the time (seconds since 1970) and the fields' values.
+Row = tuple[float, tuple[Any, ...]]
+# What a row's fields look like is kept for so many different ones.
+_KNOWN_ROWS = 4_096
 
 
 def event(log: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
@@ -17,12 +24,17 @@ def event(log: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
     log.log(level, name, extra={"fields": fields})
 
 
+def events(log: logging.Logger, level: int, name: str, keys: Sequence[str], rows: Sequence[Row]) -> None:
+    """Log many events of one name, a line each, at the price of one; `rows` is the log's from here on."""
+    log.log(level, name, extra={"keys": keys, "rows": rows})
+
+
 def set_up(form: Format = "auto", level: int = logging.INFO) -> None:
     """Send every log line to standard error, in the form asked for: `auto` is text on a terminal, else JSON.
 
     Lines are written by a thread: whoever reads them slowly must not hold up answers. What waits is written at exit.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = WholeLines(sys.stderr)
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextLines() if text else JsonLines())
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
@@ -41,39 +53,103 @@ class _Handover(QueueHandler):
         return record
 
 
-class TextLines(logging.Formatter):
+class WholeLines(logging.StreamHandler[Any]):
+    """Writes so many lines at once as a pipe takes in one piece: several workers write to one (pipe(7), PIPE_BUF)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        try:
+            for piece in _pieces(self.format(record).splitlines(keepends=True)):
+                self.stream.write(piece)
+                self.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def _pieces(lines: Sequence[str]) -> Iterator[str]:
+    """The lines, joined up to PIPE_BUF bytes."""
+    start = size = 0
+    for number, line in enumerate(lines):
+        # A character of UTF-8 takes four bytes at most.
+        length = len(line) if line.isascii() else 4 * len(line)
+        if size and size + length > select.PIPE_BUF:
+            yield "".join(lines[start:number])
+            start, size = number, 0
+        size += length
+    yield "".join(lines[start:])
+
+
+class _Lines(logging.Formatter, ABC):
+    """Each event a line, ended by a line break; `rows` are as many lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[tuple[Any, ...], str] = {}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        rows: Sequence[Row] | None = getattr(record, "rows", None)
+        if rows is not None:
+            return "".join(self._rows(record, rows))
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        trace = self.formatException(record.exc_info) if record.exc_info else None
+        return self.opening(record, record.created) + self.rest(fields, trace)
+
+    def _rows(self, record: logging.LogRecord, rows: Sequence[Row]) -> Iterator[str]:
+        keys: Sequence[str] = record.__dict__["keys"]
+        known = self._known
+        opening, opened_at = "", -1
+        for time, values in rows:
+            # Lines of one millisecond begin alike.
+            if opened_at != int(time * 1000):
+                opening, opened_at = self.opening(record, time), int(time * 1000)
+            rest = known.get(values)
+            if rest is None:
+                if len(known) >= _KNOWN_ROWS:
+                    known.clear()
+                rest = known[values] = self.rest(dict(zip(keys, values, strict=True)), None)
+            yield opening + rest
+
+    @abstractmethod
+    def opening(self, record: logging.LogRecord, time: float) -> str:
+        """How a line of this kind begins, at this time."""
+
+    @abstractmethod
+    def rest(self, fields: dict[str, Any], trace: str | None) -> str:
+        """What follows the opening: the fields, a traceback, the line's end."""
+
+
+class TextLines(_Lines):
     """`12:00:01 INFO  listening url=http://127.0.0.1:5000`."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {key}={_text(value)}" for key, value in _fields(record).items())
-        when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        text = f"{when} {record.levelname:<7} {_one_line(record.getMessage())}{fields}"
-        if record.exc_info:
-            # Indented: what an exception says cannot look like another event.
-            trace = self.formatException(record.exc_info).splitlines()
-            text += "".join(f"\n    {_one_line(line)}" for line in trace)
-        return text
+    def opening(self, record: logging.LogRecord, time: float) -> str:
+        """See `_Lines`."""
+        when = datetime.fromtimestamp(time).strftime("%H:%M:%S")
+        return f"{when} {record.levelname:<7} {_one_line(record.getMessage())}"
+
+    def rest(self, fields: dict[str, Any], trace: str | None) -> str:
+        """See `_Lines`."""
+        text = "".join(f" {key}={_text(value)}" for key, value in fields.items())
+        # Indented: what an exception says cannot look like another event.
+        lines = [f"    {_one_line(line)}\n" for line in (trace or "").splitlines()]
+        return "".join([text, "\n", *lines])
 
 
-class JsonLines(logging.Formatter):
+class JsonLines(_Lines):
     """One JSON object a line: time (RFC 3339), level, event, and the event's fields."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        document = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **_fields(record),
-        }
-        if record.exc_info:
-            document["traceback"] = self.formatException(record.exc_info)
+    def opening(self, record: logging.LogRecord, time: float) -> str:
+        """See `_Lines`."""
+        when = datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
+        told = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
+        return json.dumps(told)[:-1]
+
+    def rest(self, fields: dict[str, Any], trace: str | None) -> str:
+        """See `_Lines`."""
+        told = fields if trace is None else {**fields, "traceback": trace}
         # Escaped: some readers take U+2028 and its like for the end of a line.
-        return json.dumps(document, default=str)
-
-
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields: dict[str, Any] = getattr(record, "fields", {})
-    return fields
+        text = json.dumps(told, default=str)[1:]
+        return f", {text}\n" if told else f"{text}\n"
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Self
 from aiohttp import web
 
 from mirror.logs import event
+from mirror.server.access_log import AccessLog
 from mirror.server.answer import Answer
 from mirror.server.protocol import Server, answering
 from mirror.server.registry import Registry
@@ -50,7 +51,7 @@ class Listener:
         self._context = _tls_context(tls) if tls else None
         self._shutdown_timeout_seconds = shutdown_timeout_seconds
         self._idle_timeout_seconds = idle_timeout_seconds
-        self._access_log = access_log
+        self._access_log = AccessLog() if access_log else None
         self._fast_path = fast_path
         self._reuse_port = reuse_port
         self._on_stopping = on_stopping
@@ -68,7 +69,7 @@ class Listener:
             lingering_time=2,
         )
         if self._fast_path:
-            self._server.accelerate(self.registry, self._log if self._access_log else None)
+            self._server.accelerate(self.registry, self._access_log.note if self._access_log else None)
         # What is left when the drain below has ended is cut, not waited for again.
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -100,6 +101,8 @@ class Listener:
         except TimeoutError:
             event(log, logging.WARNING, "answers_cut_at_shutdown", count=self._server.open_connections)
         await self._runner.cleanup()
+        if self._access_log is not None:
+            self._access_log.flush()
 
     async def reload_tls(self) -> None:
         """Read certificate and key again: new connections get them, running ones stay. Bad files change nothing."""
@@ -130,20 +133,8 @@ class Listener:
     def _note(self, request: Request, answer: Answer, remote: str | None) -> None:
         """Count and log an answer that goes out."""
         self.registry.sent(request.method, answer)
-        if self._access_log:
-            self._log(request, answer, remote)
-
-    def _log(self, request: Request, answer: Answer, remote: str | None) -> None:
-        event(
-            log,
-            logging.INFO,
-            "request",
-            remote=remote,
-            method=request.method,
-            target=request.target,
-            status=answer.status,
-            bytes=answer.length if answer.send_body else 0,
-        )
+        if self._access_log is not None:
+            self._access_log.note(request, answer, remote)
 
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:

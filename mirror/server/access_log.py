@@ -1,0 +1,45 @@
+"""The access log: a line for each answer, logged some hundred at a time.
+
+One call of `logging` costs as much as answering from memory; here a request costs one tuple in a list.
+"""
+
+import asyncio
+import logging
+import time
+
+from mirror.logs import Row, events
+from mirror.server.answer import Answer
+from mirror.server.request import Request
+
+log = logging.getLogger(__name__)
+
+KEYS = ("remote", "method", "target", "status", "bytes")
+# How late a line may be, and how many are held back.
+BATCH_SECONDS = 0.1
+BATCH_ROWS = 512
+
+
+class AccessLog:
+    """Collects what was answered. Lines tell when that was, whenever they are written; `flush` before the end."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._due: asyncio.TimerHandle | None = None
+
+    def note(self, request: Request, answer: Answer, remote: str | None) -> None:
+        """One answer that goes out to `remote`, an address."""
+        sent_bytes = answer.stop - answer.start if answer.send_body else 0
+        self._rows.append((time.time(), (remote, request.method, request.target, answer.status, sent_bytes)))
+        if len(self._rows) == BATCH_ROWS:
+            self.flush()
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_later(BATCH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Log what was collected."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._rows:
+            events(log, logging.INFO, "request", KEYS, self._rows)
+            self._rows = []

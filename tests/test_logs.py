@@ -1,0 +1,97 @@
+"""Lines of the log: one for each event, whole, whoever else writes to the same pipe."""
+
+import io
+import json
+import logging
+import select
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirror.logs import JsonLines, Row, TextLines, WholeLines, event, events
+
+KEYS = ("remote", "target", "status")
+ROWS: Sequence[Row] = [
+    (1_700_000_000.0004, ("127.0.0.1", "/v2/", 200)),
+    (1_700_000_000.0005, ("127.0.0.1", "/v2/", 200)),
+    (1_700_000_000.25, (None, "/v2/\u2028x\n", 404)),
+]
+
+
+class Captured:
+    """A logger of its own, and what it writes."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        self.written = io.StringIO()
+        self.log = logging.Logger("captured")
+        handler = WholeLines(self.written)
+        handler.setFormatter(formatter)
+        self.log.addHandler(handler)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.written.getvalue().split("\n")[:-1]
+
+
+@pytest.mark.parametrize("form", [JsonLines, TextLines])
+def test_rows_are_written_as_single_events_are(form: type[JsonLines | TextLines]) -> None:
+    together, alone = Captured(form()), Captured(form())
+    events(together.log, logging.INFO, "request", KEYS, ROWS)
+    for time, values in ROWS:
+        record = logging.LogRecord("captured", logging.INFO, "", 0, "request", (), None)
+        record.created = time
+        record.fields = dict(zip(KEYS, values, strict=True))
+        alone.log.handle(record)
+    assert together.lines == alone.lines
+    assert len(together.lines) == len(ROWS)
+
+
+def test_a_json_line_has_time_level_event_and_fields_in_this_order() -> None:
+    captured = Captured(JsonLines())
+    events(captured.log, logging.INFO, "request", KEYS, ROWS)
+    first = json.loads(captured.lines[0])
+    assert list(first) == ["time", "level", "event", *KEYS]
+    assert first["time"] == "2023-11-14T22:13:20.000+00:00"
+    assert json.loads(captured.lines[2])["target"] == "/v2/\u2028x\n"
+
+
+@pytest.mark.parametrize("form", [JsonLines, TextLines])
+def test_an_event_without_fields_and_one_with_a_traceback(form: type[JsonLines | TextLines]) -> None:
+    captured = Captured(form())
+    event(captured.log, logging.INFO, "stopping")
+    try:
+        raise ValueError("forged\nline")
+    except ValueError:
+        captured.log.exception("failed", extra={"fields": {"path": "x y"}})
+    if form is JsonLines:
+        stopping, failed = map(json.loads, captured.lines)
+        assert list(stopping) == ["time", "level", "event"]
+        assert failed["path"] == "x y"
+        assert "ValueError: forged\nline" in failed["traceback"]
+    else:
+        assert captured.lines[0].endswith(" INFO    stopping")
+        assert captured.lines[1].endswith(' ERROR   failed path="x y"')
+        assert all(line.startswith("    ") for line in captured.lines[2:])
+
+
+@given(st.lists(st.text(max_size=3000), min_size=1, max_size=20))
+def test_lines_reach_a_pipe_in_whole_pieces(targets: list[str]) -> None:
+    """What is written at once is whole lines, never more than PIPE_BUF unless it is one line (pipe(7))."""
+    written: list[str] = []
+
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    handler = WholeLines(Pipe())
+    handler.setFormatter(JsonLines())
+    log = logging.Logger("pipe")
+    log.addHandler(handler)
+    events(log, logging.INFO, "request", ("target",), [(0.0, (target,)) for target in targets])
+    assert [json.loads(line)["target"] for line in "".join(written).splitlines()] == targets
+    for piece in written:
+        assert piece.endswith("\n")
+        assert len(piece.encode()) <= select.PIPE_BUF or piece.count("\n") == 1
