@@ -39,7 +39,8 @@ def read_index(
     if not isinstance(listed, list):
         raise LayoutBroken(f"index.json: manifests is {type(listed).__name__}, expected a list")
     descriptors: dict[Digest, Descriptor] = {}
-    namings: dict[Digest, tuple[Naming, ...]] = {}
+    # Each naming once, in order: one manifest may have every tag of a large repository.
+    namings: dict[Digest, dict[Naming, None]] = {}
     problems: list[str] = []
     for document in listed:
         try:
@@ -51,10 +52,9 @@ def read_index(
         tags = repo_tags.get(descriptor.digest, ()) if repo_tags else ()
         found, wrong = namer.namings(string_map(document.get("annotations")), tags, place)
         descriptor = descriptors.setdefault(descriptor.digest, descriptor)
-        before = namings.get(descriptor.digest, ())
-        namings[descriptor.digest] = tuple(dict.fromkeys((*before, *found))) if before else found
+        namings.setdefault(descriptor.digest, {}).update(dict.fromkeys(found))
         problems.extend(f"index.json: {reason} ({descriptor.digest})" for reason in wrong)
-    entries = tuple(Entry(descriptor, namings[digest]) for digest, descriptor in descriptors.items())
+    entries = tuple(Entry(descriptor, tuple(namings[digest])) for digest, descriptor in descriptors.items())
     return entries, tuple(problems)
 
 

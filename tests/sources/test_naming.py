@@ -1,18 +1,22 @@
 """Which names local content goes by: the design's "Names" of local content, clause by clause."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mirror.oci.digest import Digest
-from mirror.oci.names import Host
+from mirror.oci.names import Host, Name, Repository
+from mirror.sources.layout import read_index
 from mirror.sources.naming import Namer, PlaceName
+from mirror.sources.place import Naming
 from mirror.sources.scan import Scanner
 from mirror.sources.snapshot import Snapshot
 from mirror.sources.walk import Root
 from tests.content import REF_NAME, LayoutWriter
 
 CONTAINERD = "io.containerd.image.name"
+PLACE = PlaceName(Name(None, Repository("team/app")))
 OWN = frozenset({"mirror.corp.example", "127.0.0.1:5000"})
 
 Names = dict[tuple[str, str], bool]
@@ -163,3 +167,22 @@ def test_docker_25_writes_docker_io_for_local_builds_too_and_the_repo_tag_says_m
 def test_a_digest_without_a_tag_is_a_name_without_a_tag() -> None:
     ((named,), _) = Namer().namings({REF_NAME: f"quay.io/app@{Digest.of(b'x')}"}, [], PlaceName(None))
     assert (str(named.name), named.tag) == ("quay.io/app", None)
+
+
+def test_many_tags_of_one_digest_cost_no_more_each_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rebuild that changes nothing adds a tag to the same digest, thousands of times in the end."""
+    hashed = 0
+    hash_of = Naming.__hash__
+
+    def counted(naming: Naming) -> int:
+        nonlocal hashed
+        hashed += 1
+        return hash_of(naming)
+
+    monkeypatch.setattr(Naming, "__hash__", counted)
+    tags = [f"v{number}" for number in range(2_000)]
+    listed = [{"digest": Digest.of(b"x"), "size": 1, "annotations": {REF_NAME: tag}} for tag in tags]
+    ((entry,), problems) = read_index(json.dumps({"manifests": listed}).encode(), Namer(), PLACE)
+    assert [naming.tag for naming in entry.namings] == tags
+    assert not problems
+    assert hashed < 10 * len(tags)
