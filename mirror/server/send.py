@@ -1,7 +1,6 @@
 """Sending an answer through aiohttp. Nothing is decided here; after the first body byte the only error is a cut."""
 
 import logging
-import os
 from collections.abc import AsyncIterator
 from typing import assert_never
 
@@ -10,14 +9,11 @@ from aiohttp import web
 from mirror.logs import event
 from mirror.oci.errors import OciError
 from mirror.server.answer import CLOCK, Answer
+from mirror.server.file_body import BodyBroken, is_direct, read_file, send_file
 from mirror.store.body import ByteStream, FileSlice
-from mirror.store.threads import PIECE_BYTES, read_piece
+from mirror.store.threads import PIECE_BYTES
 
 log = logging.getLogger(__name__)
-
-
-class BodyBroken(Exception):
-    """The body cannot be had to its end: the file is shorter than it was."""
 
 
 async def send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
@@ -32,9 +28,13 @@ async def send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
     await response.prepare(request)
     if answer.send_body:
         try:
-            async for chunk in chunks(answer):
-                # A view: what the socket does not take at once is then copied once, not twice.
-                await response.write(memoryview(chunk))
+            transport = request.transport
+            if isinstance(answer.body, FileSlice) and transport is not None and is_direct(transport):
+                await send_file(response, transport, answer.body, answer.start, answer.stop)
+            else:
+                async for chunk in chunks(answer):
+                    # A view: what the socket does not take at once is then copied once, not twice.
+                    await response.write(memoryview(chunk))
         except (OciError, OSError, BodyBroken) as error:
             if not isinstance(error, ConnectionError):
                 event(log, logging.WARNING, "answer_cut", target=request.path_qs[:300], reason=str(error))
@@ -53,23 +53,10 @@ async def chunks(answer: Answer) -> AsyncIterator[bytes | bytearray]:
             for start in range(answer.start, answer.stop, PIECE_BYTES):
                 yield content[start : min(start + PIECE_BYTES, answer.stop)]
         case FileSlice() as file:
-            async for chunk in _read_file(file, answer.start, answer.stop):
+            async for chunk in read_file(file, answer.start, answer.stop):
                 yield chunk
         case ByteStream() as stream:
             async for chunk in stream.read(answer.start, answer.stop):
                 yield chunk
         case _:
             assert_never(answer.body)
-
-
-async def _read_file(file: FileSlice, start: int, stop: int) -> AsyncIterator[bytes | bytearray]:
-    position, end = file.offset + start, file.offset + stop
-    while position < end:
-        wanted = min(PIECE_BYTES, end - position)
-        chunk = await read_piece(file.fd, wanted, position)
-        if not chunk:
-            raise BodyBroken(f"the file ends {end - position} bytes early")
-        if file.modified_ns is not None and os.fstat(file.fd).st_mtime_ns != file.modified_ns:
-            raise BodyBroken("the file was written to meanwhile")
-        position += len(chunk)
-        yield chunk

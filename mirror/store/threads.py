@@ -58,22 +58,26 @@ def close_later(fd: int) -> None:
     asyncio.get_running_loop().run_in_executor(None, os.close, fd)
 
 
-def read_cached(fd: int, size: int, offset: int) -> bytearray | None:
-    """Up to `size` bytes that need no waiting for the disk; None where there are none; b"" at the end of the file."""
+def read_cached(fd: int, buffer: bytearray | memoryview, offset: int) -> int | None:
+    """Fill `buffer` as far as that needs no waiting for the disk; how many bytes that were, 0 at the end of the file.
+
+    None where there are none to be had without waiting.
+    """
     if _NOWAIT is None:
         return None
-    buffer = bytearray(size)
     try:
-        count = os.preadv(fd, [buffer], offset, _NOWAIT)
+        return os.preadv(fd, [buffer], offset, _NOWAIT)
     except OSError as error:
         if error.errno in _WOULD_WAIT:
             return None
         raise
-    del buffer[count:]
-    return buffer
 
 
 async def read_piece(fd: int, size: int, offset: int) -> bytes | bytearray:
     """Up to `size` bytes at `offset`: inline from the page cache, else in a thread. b"" at the end of the file."""
-    cached = read_cached(fd, size, offset)
-    return await asyncio.to_thread(os.pread, fd, size, offset) if cached is None else cached
+    buffer = bytearray(size)
+    count = read_cached(fd, buffer, offset)
+    if count is None:
+        return await asyncio.to_thread(os.pread, fd, size, offset)
+    del buffer[count:]
+    return buffer
