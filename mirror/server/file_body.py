@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Self
 
 from aiohttp import web
 
@@ -20,26 +23,42 @@ class BodyBroken(Exception):
     """The body cannot be had to its end: the file is shorter than it was, or another."""
 
 
-def is_direct(transport: asyncio.Transport) -> bool:
-    """Whether what its socket takes is what the client gets: not so with TLS."""
-    return transport.get_extra_info("sslcontext") is None and transport.get_extra_info("socket") is not None
-
-
-async def send_file(
-    response: web.StreamResponse, transport: asyncio.Transport, file: FileSlice, start: int, stop: int
-) -> None:
-    """Send those bytes behind the response's head, past its transport, which would allocate and copy every piece.
+class Direct:
+    """Puts bodies into a client's socket past its transport, which would allocate and copy every piece. Enter it.
 
     Only what asyncio documents is asked of the transport: while it holds nothing, nobody else writes to its socket;
     what the socket does not take at once it gets a small part of, and tells when that is gone.
-    Raises BodyBroken, OSError, ConnectionError where the client is gone.
     """
-    position, end = file.offset + start, file.offset + stop
-    transport.set_write_buffer_limits(high=0)
-    try:
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._is_corked = False
+
+    @classmethod
+    def to(cls, transport: asyncio.Transport | None) -> Self | None:
+        """None where what a socket takes is not what the client gets (TLS), or there is no socket any more."""
+        if transport is None or transport.is_closing() or transport.get_extra_info("sslcontext"):
+            return None
+        return cls(transport) if transport.get_extra_info("socket") else None
+
+    def __enter__(self) -> Self:
+        self._transport.set_write_buffer_limits(high=0)
+        # The head waits for the first bytes of the body: alone it would wake the client for nothing.
+        self._cork(True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cork(False)
+        if not self._transport.is_closing():
+            self._transport.set_write_buffer_limits()
+
+    async def send(self, response: web.StreamResponse, file: FileSlice, start: int, stop: int) -> None:
+        """Those bytes, behind the head. Raises BodyBroken, OSError; ConnectionError where the client is gone."""
+        position, end = file.offset + start, file.offset + stop
         while position < end:
             piece = await _piece(file, position, end)
-            sent = _put(transport, piece)
+            sent = self._put(piece)
+            self._cork(False)
             # A copy: the buffer is the next answer's as soon as this one waits.
             rest = bytes(piece[sent : sent + REST_BYTES])
             position += sent + len(rest)
@@ -47,8 +66,24 @@ async def send_file(
                 await response.write(rest)
             else:
                 await asyncio.sleep(0)
-    finally:
-        transport.set_write_buffer_limits()
+
+    def _put(self, piece: memoryview) -> int:
+        """How much of it the socket took."""
+        if self._transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        if self._transport.get_write_buffer_size():
+            return 0
+        try:
+            return os.write(self._transport.get_extra_info("socket").fileno(), piece)
+        except BlockingIOError:
+            return 0
+
+    def _cork(self, is_corked: bool) -> None:
+        """See tcp(7), TCP_CORK, which Linux alone has."""
+        if is_corked is not self._is_corked and hasattr(socket, "TCP_CORK"):
+            self._is_corked = is_corked
+            with suppress(OSError):  # no TCP, or no longer: whoever writes next is told
+                self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, is_corked)
 
 
 async def read_file(file: FileSlice, start: int, stop: int) -> AsyncIterator[bytes | bytearray]:
@@ -78,15 +113,3 @@ def _check(file: FileSlice, count: int, left: int) -> None:
         raise BodyBroken(f"the file ends {left} bytes early")
     if file.modified_ns is not None and os.fstat(file.fd).st_mtime_ns != file.modified_ns:
         raise BodyBroken("the file was written to meanwhile")
-
-
-def _put(transport: asyncio.Transport, piece: memoryview) -> int:
-    """How much of it the socket took. Raises ConnectionError where the client is gone."""
-    if transport.is_closing():
-        raise ConnectionResetError("the client is gone")
-    if transport.get_write_buffer_size():
-        return 0
-    try:
-        return os.write(transport.get_extra_info("socket").fileno(), piece)
-    except BlockingIOError:
-        return 0

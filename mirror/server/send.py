@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import assert_never
 
 from aiohttp import web
@@ -9,7 +10,7 @@ from aiohttp import web
 from mirror.logs import event
 from mirror.oci.errors import OciError
 from mirror.server.answer import CLOCK, Answer
-from mirror.server.file_body import BodyBroken, is_direct, read_file, send_file
+from mirror.server.file_body import BodyBroken, Direct, read_file
 from mirror.store.body import ByteStream, FileSlice
 from mirror.store.threads import PIECE_BYTES
 
@@ -25,25 +26,33 @@ async def send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
         await whole.write_eof()
         return whole
     response = web.StreamResponse(status=answer.status, headers=headers)
-    await response.prepare(request)
-    if answer.send_body:
-        try:
-            transport = request.transport
-            if isinstance(answer.body, FileSlice) and transport is not None and is_direct(transport):
-                await send_file(response, transport, answer.body, answer.start, answer.stop)
-            else:
-                async for chunk in chunks(answer):
-                    # A view: what the socket does not take at once is then copied once, not twice.
-                    await response.write(memoryview(chunk))
-        except (OciError, OSError, BodyBroken) as error:
-            if not isinstance(error, ConnectionError):
-                event(log, logging.WARNING, "answer_cut", target=request.path_qs[:300], reason=str(error))
-            # An error answer now would land inside the blob: the client must see a cut instead.
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("the answer was cut") from error
-    await response.write_eof()
+    is_file = answer.send_body and isinstance(answer.body, FileSlice)
+    direct = Direct.to(request.transport) if is_file else None
+    with direct or nullcontext():
+        await response.prepare(request)
+        if answer.send_body:
+            await _send_body(request, response, answer, direct)
+        await response.write_eof()
     return response
+
+
+async def _send_body(
+    request: web.BaseRequest, response: web.StreamResponse, answer: Answer, direct: Direct | None
+) -> None:
+    try:
+        if direct is not None and isinstance(answer.body, FileSlice):
+            await direct.send(response, answer.body, answer.start, answer.stop)
+            return
+        async for chunk in chunks(answer):
+            # A view: what the socket does not take at once is then copied once, not twice.
+            await response.write(memoryview(chunk))
+    except (OciError, OSError, BodyBroken) as error:
+        if not isinstance(error, ConnectionError):
+            event(log, logging.WARNING, "answer_cut", target=request.path_qs[:300], reason=str(error))
+        # An error answer now would land inside the blob: the client must see a cut instead.
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer was cut") from error
 
 
 async def chunks(answer: Answer) -> AsyncIterator[bytes | bytearray]:
