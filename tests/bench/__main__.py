@@ -1,6 +1,8 @@
 """`make bench`: the mirror beside nginx and other registries, on this machine, in one run.
 
 python -m tests.bench [--seconds 3] [--rounds 3] [--only GET] [--json build/bench.json]
+
+The table also goes to the JSON file, and as a picture beside it.
 """
 
 import argparse
@@ -13,9 +15,10 @@ import tempfile
 from pathlib import Path
 
 from tests.bench import content as bench_content
-from tests.bench import servers
+from tests.bench import servers, under_load
 from tests.bench.cases import Case, cases
 from tests.bench.load import Asked, Measured, headers_for, look, measure
+from tests.bench.picture import picture
 from tests.bench.table import Row, render
 
 BASE = "nginx"
@@ -37,23 +40,39 @@ def main() -> int:
         with servers.running(folder, content) as ports:
             wanted = [case for case in cases(content) if arguments.only.lower() in case.name.lower()]
             rows = _run(folder, ports, wanted, arguments.rounds, arguments.seconds)
-    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
     sys.stdout.write(render(rows, BASE) + "\n")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": [row.to_json() for row in rows]}, indent=1))
+    document: dict[str, object] = {"machine": _machine(), "rows": [row.to_json() for row in rows]}
+    if not arguments.only:
+        document |= _others(arguments)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(document, indent=1))
+    arguments.json.with_suffix(".svg").write_text(picture(rows, BASE))
     return 0
+
+
+def _others(arguments: argparse.Namespace) -> dict[str, object]:
+    """What is no table of requests each second."""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.folder) as name:
+        load = under_load.run(Path(name), arguments.rounds, arguments.seconds)
+    sys.stdout.write(f"{load}\n")
+    return {"under_load": load.to_json()}
+
+
+def _machine() -> dict[str, object]:
+    return {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
 
 
 def _run(folder: Path, ports: dict[str, int], wanted: list[Case], rounds: int, seconds: float) -> list[Row]:
     """All servers take turns within a round, so that a slow minute of the machine is everybody's."""
     rows = []
     for case in wanted:
-        _write_static(folder / "static", ports["mirror 1w"], case)
+        _write_static(folder / "static", ports["mirror, 1 worker"], case)
         asked: dict[str, Asked] = {}
         for name, port in ports.items():
             path = case.static_path if name == BASE else case.target
-            if case.only_mirror and not name.startswith(("mirror", BASE)):
+            if name == servers.LOGGING and not case.logged:
+                continue
+            if case.only_mirror and name.startswith("distribution"):
                 continue
             headers = headers_for(port, case, path)
             if look(port, case, path, headers).status < 400:

@@ -32,6 +32,8 @@ class Case:
     connections: int = 32
     static: str | None = None
     only_mirror: bool = False
+    # Also asked of the mirror that writes an access log.
+    logged: bool = False
 
     @property
     def static_path(self) -> str:
@@ -46,8 +48,8 @@ def cases(content: Content) -> list[Case]:
     hub = "/v2/library/base/manifests/v00000?ns=docker.io"
     proxied = f"?ns={PROXIED}"
     return [
-        Case("GET manifest by tag", tag, headers=PLAIN),
-        Case("HEAD manifest by tag", tag, "HEAD", PLAIN),
+        Case("GET manifest by tag", tag, headers=PLAIN, logged=True),
+        Case("HEAD manifest by tag", tag, "HEAD", PLAIN, logged=True),
         Case("GET manifest by digest", digest, headers=PLAIN),
         Case("HEAD manifest by digest", digest, "HEAD", PLAIN),
         Case("GET manifest, containerd", tag, headers=CONTAINERD),

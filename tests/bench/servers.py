@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.content import Content
@@ -14,6 +15,7 @@ from tests.server_process import MIRROR
 
 START_SECONDS = 60
 PROXIED = "up.bench"
+LOGGING = "2 workers, access log"
 _DISTRIBUTIONS = (("distribution 2.8", "docker-registry"), ("distribution 3", "registry"))
 
 
@@ -27,27 +29,41 @@ def running(folder: Path, content: Content) -> Iterator[dict[str, int]]:
             if program:
                 ports[name] = stack.enter_context(_distribution(folder, name, program))
         upstream = next(iter(ports.values()), None)
-        for workers in (1, 2):
-            ports[f"mirror {workers}w"] = stack.enter_context(_mirror(folder, content, workers, upstream))
+        mirrors: dict[str, dict[str, object]] = {
+            "mirror, 1 worker": {"workers": 1},
+            "mirror, 2 workers": {"workers": 2},
+            LOGGING: {"workers": 2, "access_log": True},
+        }
+        for name, settings in mirrors.items():
+            ports[name] = stack.enter_context(mirror(folder, [content.layouts], upstream, **settings)).port
         if shutil.which("nginx"):
-            ports["nginx"] = stack.enter_context(_nginx(folder))
+            ports["nginx"] = stack.enter_context(nginx(folder, folder / "static"))
         yield ports
 
 
+@dataclass(frozen=True)
+class Mirror:
+    """A mirror of the bench, as a process of its own."""
+
+    port: int
+    pid: int
+
+
 @contextmanager
-def _mirror(folder: Path, content: Content, workers: int, upstream: int | None) -> Iterator[int]:
+def mirror(folder: Path, layouts: Sequence[Path], upstream: int | None, **settings: object) -> Iterator[Mirror]:
+    """One with a cache of its own; `settings` as in config.yaml. `PROXIED` is the registry on port `upstream`."""
     port = _free_port()
-    config = folder / f"mirror{workers}.json"
+    config = folder / f"mirror-{port}.json"
     document = {
         "listen": f"127.0.0.1:{port}",
-        "workers": workers,
-        "layouts": [str(content.layouts)],
-        "cache": {"path": str(folder / f"cache{workers}")},
+        "layouts": list(map(str, layouts)),
+        "cache": {"path": str(folder / f"cache-{port}")},
         "upstreams": {PROXIED: {"endpoints": [f"http://127.0.0.1:{upstream}"]}} if upstream else {},
+        **settings,
     }
     config.write_text(json.dumps(document))
-    with _process([str(MIRROR), "serve", "--config", str(config)], folder, port):
-        yield port
+    with _process([str(MIRROR), "serve", "--config", str(config)], folder, port) as process:
+        yield Mirror(port, process.pid)
 
 
 @contextmanager
@@ -70,16 +86,17 @@ def _distribution(folder: Path, name: str, program: str) -> Iterator[int]:
 
 
 @contextmanager
-def _nginx(folder: Path) -> Iterator[int]:
+def nginx(folder: Path, root: Path) -> Iterator[int]:
+    """A file server of `root`, which must be readable for everybody: its workers give up root. Gives its port."""
     port = _free_port()
-    config = folder / "nginx.conf"
+    config = folder / f"nginx-{port}.conf"
     config.write_text(
-        f"""worker_processes 2; daemon off; pid {folder}/nginx.pid; error_log stderr error;
+        f"""worker_processes 2; daemon off; pid {folder}/nginx-{port}.pid; error_log stderr error;
 events {{ worker_connections 1024; }}
 http {{
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; open_file_cache max=1000;
   default_type application/octet-stream;
-  server {{ listen 127.0.0.1:{port} reuseport; root {folder}/static; try_files $uri $uri/index =404; }}
+  server {{ listen 127.0.0.1:{port} reuseport; root {root}; try_files $uri $uri/index =404; }}
 }}
 """
     )
@@ -88,7 +105,7 @@ http {{
 
 
 @contextmanager
-def _process(command: Sequence[str], folder: Path, port: int) -> Iterator[None]:
+def _process(command: Sequence[str], folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Raises RuntimeError where nobody listens in time."""
     with (folder / f"{Path(command[0]).name}-{port}.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -98,7 +115,7 @@ def _process(command: Sequence[str], folder: Path, port: int) -> Iterator[None]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} does not listen: see {log.name}")
             time.sleep(0.05)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(START_SECONDS)
