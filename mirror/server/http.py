@@ -15,6 +15,7 @@ from mirror.server.protocol import Server, answering
 from mirror.server.registry import Registry
 from mirror.server.request import Request
 from mirror.server.send import send
+from mirror.server.stalls import SEND_TIMEOUT_SECONDS, Stalls
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Listener:
         tls: TlsFiles | None = None,
         shutdown_timeout_seconds: float = 20,
         idle_timeout_seconds: float = 75,
+        send_timeout_seconds: float = SEND_TIMEOUT_SECONDS,
         access_log: bool = False,
         fast_path: bool = True,
         reuse_port: bool = False,
@@ -50,11 +52,13 @@ class Listener:
         self._context = _tls_context(tls) if tls else None
         self._shutdown_timeout_seconds = shutdown_timeout_seconds
         self._idle_timeout_seconds = idle_timeout_seconds
+        self._send_timeout_seconds = send_timeout_seconds
         self._access_log = access_log
         self._fast_path = fast_path
         self._reuse_port = reuse_port
         self._on_stopping = on_stopping
         self._server: Server
+        self._stalls: Stalls
         self._runner: web.ServerRunner
         self.url = ""
 
@@ -80,6 +84,8 @@ class Listener:
         except OSError:
             await self._runner.cleanup()
             raise
+        self._stalls = Stalls(self._server.transports, self._send_timeout_seconds)
+        self._stalls.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         return self
@@ -99,6 +105,7 @@ class Listener:
                     await asyncio.sleep(0.01)
         except TimeoutError:
             event(log, logging.WARNING, "answers_cut_at_shutdown", count=self._server.open_connections)
+        self._stalls.stop()
         await self._runner.cleanup()
 
     async def reload_tls(self) -> None:
