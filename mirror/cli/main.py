@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -32,6 +33,33 @@ class Overrides(TypedDict):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Usage errors exit with 2, as argparse does."""
     options = _parser().parse_args(arguments)
+    try:
+        status = _run(options)
+        # Here, rather than at exit, where nobody could answer for it.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()  # its reader had enough
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        # A folder that cannot be written, a full disk: it names the file, where there is one.
+        print(f"mirror {options.command}: {error}", file=sys.stderr)
+        _drop_output()
+        return 2
+    return status
+
+
+def _drop_output() -> None:
+    """What could not be written must not fail once more at exit."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _run(options: argparse.Namespace) -> int:
     overrides: Overrides = {
         "layouts": options.layouts or (),
         "cache": options.cache,
@@ -40,21 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.command == "check-config":
         return check_config.run(options.config, **overrides, as_json=options.json)
-    try:
-        config = load(options.config, **overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
+    config = load(options.config, **overrides)
     logs.set_up(options.log_format or config.log_format)
-    try:
-        return _run(options, config)
-    except BrokenPipeError:
-        return 0  # the reader of our output had enough
-    except KeyboardInterrupt:
-        return 130
+    return _run_command(options, config)
 
 
-def _run(options: argparse.Namespace, config: Config) -> int:
+def _run_command(options: argparse.Namespace, config: Config) -> int:
     match options.command:
         case "serve":
             return serve.run(config)

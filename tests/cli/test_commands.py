@@ -133,6 +133,42 @@ def test_a_reader_that_has_enough_is_no_error(folder: Path) -> None:
     assert (done.stdout, done.stderr) == ("{", "")
 
 
+@pytest.mark.parametrize("command", ["ls", "ls --json", "check-config", "search", "cache stats"])
+def test_output_that_nobody_reads_or_that_finds_no_room_is_no_traceback(folder: Path, command: str) -> None:
+    """Written at once (PYTHONUNBUFFERED), or when it ends."""
+    for buffering in ({}, {"PYTHONUNBUFFERED": "1"}):
+        environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"} | buffering
+        shell = f'"$0" {command} | true; "$0" {command} > /dev/full; echo "status $?"'
+        done = subprocess.run(
+            ["bash", "-c", shell, str(MIRROR)],
+            cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.stderr.splitlines() == [
+            f"mirror {command.split(maxsplit=1)[0]}: [Errno 28] No space left on device"
+        ]
+        assert done.stdout == "status 2\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls",
+        "search",
+        "referrers other:2.0",
+        "cache ls",
+        "cache stats",
+        "cache forget a.example/b",
+        "serve --workers 2",
+    ],
+)
+def test_a_cache_that_cannot_be_made_is_exit_status_2_and_named(folder: Path, command: str) -> None:
+    (folder / "file").write_text("no folder can be made below this")
+    done = mirror(folder, *command.split(), "--cache", "file/cache")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert str(folder / "file" / "cache") in done.stderr
+
+
 def test_forget_takes_a_remembered_name_out_once(folder: Path) -> None:
     (folder / "cache").mkdir()
     (folder / "cache" / "remembered").write_text("team/app\nteam/old\n")
