@@ -115,8 +115,8 @@ class Listener:
         try:
             # Into a context of its own first, so that a pair that does not match spoils nothing.
             await asyncio.to_thread(_tls_context, self._tls)
-            self._context.load_cert_chain(self._tls.cert, self._tls.key, password="")
-        except (OSError, ssl.SSLError) as error:
+            _load(self._context, self._tls)
+        except OSError as error:
             event(log, logging.ERROR, "tls_not_reread", cert=self._tls.cert, key=self._tls.key, reason=str(error))
         else:
             event(log, logging.INFO, "tls_reread", cert=self._tls.cert)
@@ -155,6 +155,14 @@ class Listener:
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    # A key that needs a passphrase is an error: OpenSSL would ask for it on the terminal, and wait.
-    context.load_cert_chain(files.cert, files.key, password="")
+    _load(context, files)
     return context
+
+
+def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
+    """Raises OSError, which names the files, where they are no certificate and its key."""
+    try:
+        # A key that needs a passphrase is an error: OpenSSL would ask for it on the terminal, and wait.
+        context.load_cert_chain(files.cert, files.key, password="")
+    except OSError as error:
+        raise OSError(f"tls: {files.cert} and {files.key}: {error}") from None
