@@ -73,6 +73,17 @@ def test_ls_json_has_the_same_in_full(folder: Path) -> None:
     assert found["problems"] == []
 
 
+@pytest.mark.parametrize("default_host", ["docker.io", "quay.io", None])
+def test_ls_marks_what_is_never_completed_from_an_upstream(folder: Path, default_host: str | None) -> None:
+    (folder / "layouts" / "quay.io").mkdir()
+    (folder / "layouts" / "other").rename(folder / "layouts" / "quay.io" / "other")
+    config: dict[str, object] = {"layouts": ["layouts"], "default_host": default_host, "upstreams": {"docker.io": {}}}
+    (folder / "config.yaml").write_text(json.dumps(config))
+    rows = mirror(folder, "ls").stdout.splitlines()[1:]
+    marked = [row.split()[0] for row in rows if row.endswith("local only when asked for without a host")]
+    assert marked == (["team/app"] if default_host == "docker.io" else [])
+
+
 def test_ls_of_a_name_shows_only_that(folder: Path) -> None:
     done = mirror(folder, "ls", "other")
     assert done.returncode == 0
