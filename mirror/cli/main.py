@@ -172,10 +172,9 @@ def _add_search(command: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number, 1 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,13 @@ def test_wrong_use_is_exit_status_2_and_says_how_it_is_used(tmp_path: Path, argu
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", "٣"])
+def test_a_limit_that_is_none_is_told_with_what_was_expected(tmp_path: Path, limit: str) -> None:
+    done = mirror(tmp_path, "search", f"--limit={limit}")
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"argument --limit: found {limit}, expected a whole number, 1 or more\n")
+
+
 def test_version_and_help(tmp_path: Path) -> None:
     done = mirror(tmp_path, "--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "mirror")
