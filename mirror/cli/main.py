@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Usage errors exit with 2, as argparse does."""
     options = _parser().parse_args(arguments)
     try:
-        status = _run(options)
+        status = _load_and_run(options)
         # Here, rather than at exit, where nobody could answer for it.
         sys.stdout.flush()
     except BrokenPipeError:
@@ -59,7 +59,7 @@ def _drop_output() -> None:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
-def _run(options: argparse.Namespace) -> int:
+def _load_and_run(options: argparse.Namespace) -> int:
     overrides: Overrides = {
         "layouts": options.layouts or (),
         "cache": options.cache,
@@ -70,10 +70,10 @@ def _run(options: argparse.Namespace) -> int:
         return check_config.run(options.config, **overrides, as_json=options.json)
     config = load(options.config, **overrides)
     logs.set_up(options.log_format or config.log_format)
-    return _run_command(options, config)
+    return _run(options, config)
 
 
-def _run_command(options: argparse.Namespace, config: Config) -> int:
+def _run(options: argparse.Namespace, config: Config) -> int:
     match options.command:
         case "serve":
             return serve.run(config)
