@@ -51,6 +51,23 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert mirror(tmp_path, "--help").returncode == 0
 
 
+COMMANDS = ["serve", "ls", "check-config", "search", "referrers x", "forget x"]
+COMMANDS += ["cache ls", "cache stats", "cache refresh x", "cache forget x"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_config_layouts_and_cache_are_options_of_every_command_and_checked_by_it(folder: Path, command: str) -> None:
+    (folder / "etc").mkdir()
+    (folder / "etc" / "mirror.yaml").write_text("wrong: 1\n")
+    options = ("--config", "etc/mirror.yaml", "--layouts", "layouts", "--layouts", "layouts/../more", "--cache", "")
+    done = mirror(folder, *command.split(), *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.split(": found")[0] for line in done.stderr.splitlines()] == [
+        "--cache: cache.path",
+        "etc/mirror.yaml:1: wrong",
+    ]
+
+
 def test_a_wrong_configuration_is_exit_status_2(folder: Path) -> None:
     (folder / "config.yaml").write_text("layots: [layouts]\n")
     done = mirror(folder, "ls")
