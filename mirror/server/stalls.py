@@ -40,6 +40,7 @@ class Stalls:
             self._timer.cancel()
 
     def _look(self) -> None:
+        self.start()
         waiting = {}
         for transport in list(self._transports()):
             if not transport.get_write_buffer_size():
@@ -52,7 +53,6 @@ class Stalls:
             else:
                 self._cut(transport)
         self._waiting = waiting
-        self.start()
 
     def _cut(self, transport: asyncio.Transport) -> None:
         peer = transport.get_extra_info("peername")
