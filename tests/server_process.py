@@ -67,12 +67,21 @@ class MirrorProcess:
         events = [json.loads(line) for line in whole]
         return [event for event in events if name in (None, event.get("event"))]
 
-    def start(self) -> None:
-        """Raises AssertionError, with the log, when it is not ready within START_SECONDS."""
+    def begin(self) -> None:
+        """Start the process, and wait for nothing."""
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._cwd, start_new_session=True
             )
+
+    def start(self) -> None:
+        """Raises AssertionError, with the log, when it is not ready within START_SECONDS."""
+        self.begin()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """As `start`, for what has begun."""
+        assert self._process is not None, "not started"
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
             status = self._process.poll()

@@ -25,6 +25,11 @@ Run = Callable[[Coroutine[Any, Any, T]], T]
 
 # Whatever takes longer hangs.
 DEADLINE_SECONDS = 20.0
+# distribution-spec 1.1, "Error Codes", those about pulling; UNAVAILABLE is the design's, UNKNOWN is a bug's.
+CODES = {
+    *("BLOB_UNKNOWN", "DENIED", "DIGEST_INVALID", "MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_INVALID"),
+    *("NAME_UNKNOWN", "TOOMANYREQUESTS", "UNAUTHORIZED", "UNSUPPORTED", "UNAVAILABLE", "UNKNOWN"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Reply:
         (error,) = self.json()["errors"]
         assert set(error) <= {"code", "message", "detail"}
         assert isinstance(error["message"], str)
+        assert error["code"] in CODES
         assert self.headers["Content-Type"].startswith("application/json")
         return str(error["code"])
 

@@ -20,7 +20,7 @@ def run(config: Config, name: str | None, *, as_json: bool, sources: bool) -> in
         problems = [{"path": problem.path, "reason": problem.reason} for problem in scan.problems]
         print(json.dumps({"content": [row.to_json() for row in rows], "problems": problems}, indent=2))
     else:
-        _print(rows, scan.problems, sources)
+        _print(rows, scan.problems, sources, is_completed=config.default_host in config.upstreams)
     if name and not rows:
         print(f"{name}: no such repository in local content", file=sys.stderr)
         return 1
@@ -32,7 +32,7 @@ def _name(text: str) -> Name:
     return Name(host, Repository(repository))
 
 
-def _print(rows: Sequence[Listed], problems: Sequence[Problem], sources: bool) -> None:
+def _print(rows: Sequence[Listed], problems: Sequence[Problem], sources: bool, *, is_completed: bool) -> None:
     header = ["REPOSITORY", "TAG", "DIGEST", "PLATFORMS", "SIZE", "NOTES", *(["SOURCES"] if sources else [])]
     lines = [
         [
@@ -41,7 +41,7 @@ def _print(rows: Sequence[Listed], problems: Sequence[Problem], sources: bool) -
             row.digest[:19],
             ", ".join(row.platforms),
             human_size(row.size),
-            "; ".join(_notes(row)),
+            "; ".join(_notes(row, is_completed)),
             *([", ".join(map(str, row.sources))] if sources else []),
         ]
         for row in rows
@@ -51,8 +51,9 @@ def _print(rows: Sequence[Listed], problems: Sequence[Problem], sources: bool) -
         print(printable(f"skipped: {problem}"), file=sys.stderr)
 
 
-def _notes(row: Listed) -> list[str]:
-    # Of a name with a host, that requests without a host are never completed from there is worth a word.
-    local_only = ["local only when asked for without a host"] if row.plain and row.name.host else []
+def _notes(row: Listed, is_completed: bool) -> list[str]:
+    """`is_completed`: other names without a host are completed from an upstream, which this one is not."""
+    worth_saying = row.plain and (row.name.host is not None or is_completed)
+    local_only = ["local only when asked for without a host"] if worth_saying else []
     made = ["manifest made by mirror: its digest is no registry's"] if row.generated else []
     return [*local_only, *made, *row.problems]

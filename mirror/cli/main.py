@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -32,6 +33,33 @@ class Overrides(TypedDict):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Usage errors exit with 2, as argparse does."""
     options = _parser().parse_args(arguments)
+    try:
+        status = _load_and_run(options)
+        # Here, rather than at exit, where nobody could answer for it.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()  # its reader had enough
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        # A folder that cannot be written, a full disk: it names the file, where there is one.
+        print(f"mirror {options.command}: {error}", file=sys.stderr)
+        _drop_output()
+        return 2
+    return status
+
+
+def _drop_output() -> None:
+    """What could not be written must not fail once more at exit."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _load_and_run(options: argparse.Namespace) -> int:
     overrides: Overrides = {
         "layouts": options.layouts or (),
         "cache": options.cache,
@@ -40,18 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.command == "check-config":
         return check_config.run(options.config, **overrides, as_json=options.json)
-    try:
-        config = load(options.config, **overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return error.exit_status
+    config = load(options.config, **overrides)
     logs.set_up(options.log_format or config.log_format)
-    try:
-        return _run(options, config)
-    except BrokenPipeError:
-        return 0  # the reader of our output had enough
-    except KeyboardInterrupt:
-        return 130
+    return _run(options, config)
 
 
 def _run(options: argparse.Namespace, config: Config) -> int:
@@ -153,10 +172,9 @@ def _add_search(command: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number, 1 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from mirror import logs
 from mirror.app import Slot, prepare, running
-from mirror.cli.supervise import Supervisor
+from mirror.cli.supervise import SIGNALS, Supervisor
 from mirror.config import Config
 from mirror.logs import event
 
@@ -67,6 +67,8 @@ async def _serve(config: Config, slot: Slot | None) -> None:
         loop.add_signal_handler(number, stop.set)
     # Before there is anything to read again, SIGHUP must not end the process, as it does by default.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    # A worker begins with them held back.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if slot is not None:
         # The pipe says nothing; it ends when the parent does, however that ends.
         loop.add_reader(slot.parent.fileno(), stop.set)

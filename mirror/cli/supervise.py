@@ -10,8 +10,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -28,6 +30,7 @@ MAX_PAUSE_SECONDS = 5.0
 # Beyond the graceful end's own bound.
 KILL_AFTER_SECONDS = 5.0
 WRONG_USE = 2
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 WorkerMain = Callable[[Config, Slot], int]
@@ -51,6 +54,8 @@ class Supervisor:
         self._ready = self._context.RawArray("b", count)
         self._parent, self._held_open = self._context.Pipe(duplex=False)
         self._stopping = False
+        # Whether any worker ever served: then neither address nor configuration are to blame.
+        self._served = False
         self._workers: dict[int, _Worker] = {}
         self._due: dict[int, tuple[float, int]] = dict.fromkeys(range(count), (0.0, 0))
 
@@ -60,10 +65,14 @@ class Supervisor:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._forward)
         event(log, logging.INFO, "starting_workers", count=len(self._due), listen=str(self._config.listen))
+        with _held():
+            # At its start it would let signals through again, for the first worker too.
+            resource_tracker.ensure_running()
         status = 0
         while self._workers or (self._due and not self._stopping):
             self._start_due()
             wait([worker.process.sentinel for worker in self._workers.values()], timeout=0.2)
+            self._served |= any(self._ready)
             for index, worker in list(self._workers.items()):
                 if worker.process.exitcode is not None:
                     status = max(status, self._ended(index, worker))
@@ -78,9 +87,16 @@ class Supervisor:
             process = self._context.Process(
                 target=_begin, args=(self._worker_main, self._config, slot), name=f"worker {index}"
             )
-            process.start()
+            with _held():
+                process.start()
             del self._due[index]
-            self._workers[index] = _Worker(process, now, failures)
+            self._add(index, _Worker(process, now, failures))
+
+    def _add(self, index: int, worker: _Worker) -> None:
+        self._workers[index] = worker
+        if self._stopping:
+            # The stop came while it was being started. The others are told once more, which changes nothing.
+            self._signal(signal.SIGTERM)
 
     def _ended(self, index: int, worker: _Worker) -> int:
         """One worker is gone: start it again later, unless all are to stop."""
@@ -88,15 +104,13 @@ class Supervisor:
         self._ready[index] = 0
         status = worker.process.exitcode or 0
         if self._stopping:
-            # By our own signal, where it had only begun to start and could not yet stop by itself.
-            early = status == -signal.SIGTERM
-            return 0 if early else 1 if status < 0 else status
-        if status == WRONG_USE:
+            return 1 if status < 0 else status
+        if status == WRONG_USE and not self._served:
             # The address or the configuration: no other try would end otherwise.
             self._stop(signal.SIGTERM, None)
             return status
         failures = worker.failures + 1 if time.monotonic() - worker.started < HEALTHY_SECONDS else 1
-        pause = min(MAX_PAUSE_SECONDS, 0.1 * 2 ** (failures - 1))
+        pause = pause_seconds(failures)
         event(log, logging.ERROR, "worker_died", worker=index, exit_status=status, again_in_seconds=pause)
         self._due[index] = (time.monotonic() + pause, failures)
         return 0
@@ -118,6 +132,21 @@ class Supervisor:
         for worker in self._workers.values():
             if worker.process.exitcode is None and worker.process.pid is not None:
                 os.kill(worker.process.pid, number)
+
+
+def pause_seconds(failures: int) -> float:
+    """How long to wait after this many deaths in a row."""
+    return min(MAX_PAUSE_SECONDS, 0.1 * 2.0 ** min(failures - 1, 16))
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Whoever is started within holds signals back until it listens to them, rather than being killed by one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _begin(worker_main: WorkerMain, config: Config, slot: Slot) -> None:

@@ -60,9 +60,9 @@ class BlobUnknown(Unknown):
 
 
 class NotFound(Unknown):
-    """A path that is no endpoint of this registry; the specification has no code for it."""
+    """A path that is no endpoint of this registry. Of the specification's codes, no other fits."""
 
-    code = "NOT_FOUND"
+    code = "UNSUPPORTED"
     message = "no such endpoint"
 
 

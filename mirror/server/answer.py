@@ -125,6 +125,13 @@ def origin_headers(origin: Origin) -> dict[str, str]:
     return headers
 
 
+def given_again(found: Answer, origin: Origin) -> Answer:
+    """The answer as it is given from memory later: nothing is forwarded for that any more (RFC 9211, 2.1 and 2.2)."""
+    if not origin.status.startswith("fwd="):
+        return found
+    return found.with_headers(origin_headers(replace(origin, status="hit")))
+
+
 def namespace_headers(chosen: Host | None) -> dict[str, str]:
     """OCI-Namespace, where header or query chose the host (distribution-spec, "Registry Proxying")."""
     return {"OCI-Namespace": chosen} if chosen else {}

@@ -3,7 +3,9 @@
 import re
 from dataclasses import replace
 
+from mirror.oci.errors import Unsupported
 from mirror.server.answer import Answer
+from mirror.server.errors import error_answer
 from mirror.server.request import Request
 
 # A single range; blanks may surround it, as they may every element of a list, but stand nowhere in it.
@@ -69,8 +71,10 @@ def _ranged(found: Answer, asked: str) -> Answer:
     try:
         positions = parse_range(asked, size)
     except RangeNotSatisfiable:
+        detail = {"reason": "none of these bytes exists", "range": asked[:100], "size": size}
+        error = error_answer(Unsupported(detail), status=416)
         headers = {key: value for key, value in found.headers.items() if key not in ("Content-Type", "Cache-Control")}
-        return Answer(416, {**headers, "Content-Range": f"bytes */{size}"}, endpoint=found.endpoint)
+        return replace(error.with_headers({**headers, "Content-Range": f"bytes */{size}"}), endpoint=found.endpoint)
     if positions is None:
         return found
     start, stop = positions

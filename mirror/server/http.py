@@ -16,6 +16,7 @@ from mirror.server.protocol import Server, answering
 from mirror.server.registry import Registry
 from mirror.server.request import Request
 from mirror.server.send import send
+from mirror.server.stalls import SEND_TIMEOUT_SECONDS, Stalls
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Listener:
         tls: TlsFiles | None = None,
         shutdown_timeout_seconds: float = 20,
         idle_timeout_seconds: float = 75,
+        send_timeout_seconds: float = SEND_TIMEOUT_SECONDS,
         access_log: bool = False,
         fast_path: bool = True,
         reuse_port: bool = False,
@@ -51,11 +53,13 @@ class Listener:
         self._context = _tls_context(tls) if tls else None
         self._shutdown_timeout_seconds = shutdown_timeout_seconds
         self._idle_timeout_seconds = idle_timeout_seconds
+        self._send_timeout_seconds = send_timeout_seconds
         self._access_log = AccessLog() if access_log else None
         self._fast_path = fast_path
         self._reuse_port = reuse_port
         self._on_stopping = on_stopping
         self._server: Server
+        self._stalls: Stalls
         self._runner: web.ServerRunner
         self.url = ""
 
@@ -81,6 +85,8 @@ class Listener:
         except OSError:
             await self._runner.cleanup()
             raise
+        self._stalls = Stalls(self._server.transports, self._send_timeout_seconds)
+        self._stalls.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         return self
@@ -100,6 +106,7 @@ class Listener:
                     await asyncio.sleep(0.01)
         except TimeoutError:
             event(log, logging.WARNING, "answers_cut_at_shutdown", count=self._server.open_connections)
+        self._stalls.stop()
         await self._runner.cleanup()
         if self._access_log is not None:
             self._access_log.flush()
@@ -111,8 +118,8 @@ class Listener:
         try:
             # Into a context of its own first, so that a pair that does not match spoils nothing.
             await asyncio.to_thread(_tls_context, self._tls)
-            self._context.load_cert_chain(self._tls.cert, self._tls.key, password="")
-        except (OSError, ssl.SSLError) as error:
+            _load(self._context, self._tls)
+        except OSError as error:
             event(log, logging.ERROR, "tls_not_reread", cert=self._tls.cert, key=self._tls.key, reason=str(error))
         else:
             event(log, logging.INFO, "tls_reread", cert=self._tls.cert)
@@ -139,6 +146,14 @@ class Listener:
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    # A key that needs a passphrase is an error: OpenSSL would ask for it on the terminal, and wait.
-    context.load_cert_chain(files.cert, files.key, password="")
+    _load(context, files)
     return context
+
+
+def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
+    """Raises OSError, which names the files, where they are no certificate and its key."""
+    try:
+        # A key that needs a passphrase is an error: OpenSSL would ask for it on the terminal, and wait.
+        context.load_cert_chain(files.cert, files.key, password="")
+    except OSError as error:
+        raise OSError(f"tls: {files.cert} and {files.key}: {error}") from None

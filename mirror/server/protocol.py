@@ -116,6 +116,12 @@ class Server(web.Server):
         """How many clients are connected, or have not yet got everything that was written to them."""
         return len(self._connections) + (len(self._fronts.holding) if self._fronts else 0)
 
+    def transports(self) -> Iterator[asyncio.Transport]:
+        """Of every connection, whoever answers on it now."""
+        yield from self._connections.values()
+        if self._fronts is not None:
+            yield from (front.transport for front in self._fronts.holding)
+
     def pre_shutdown(self) -> None:
         """Idle connections end here, others with their answer."""
         if self._fronts is not None:

@@ -11,7 +11,7 @@ from mirror.logs import event
 from mirror.oci.errors import MethodUnsupported, NameUnknown, NotFound, OciError, Unavailable
 from mirror.oci.names import Name
 from mirror.server.access import ANONYMOUS, Access
-from mirror.server.answer import Answer, answer, json_answer, namespace_headers
+from mirror.server.answer import Answer, answer, given_again, json_answer, namespace_headers
 from mirror.server.ask import Ask
 from mirror.server.blobs import blob
 from mirror.server.catalog import catalog
@@ -184,7 +184,8 @@ class Registry:
         found, origin = await NAMED[route.endpoint](ask)
         whole = isinstance(found.body, bytes) and len(found.body) == found.length
         if whole and (origin.fresh_until is None or origin.fresh_until > time.monotonic()):
-            self._keep(request, _Known(_of(route, found, wanted), name, generation, origin))
+            again = _of(route, given_again(found, origin), wanted)
+            self._keep(request, _Known(again, name, generation, origin))
         return found
 
     async def _extension(self, route: Route) -> Answer:

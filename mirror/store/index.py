@@ -73,8 +73,7 @@ class CacheIndex:
         self._checked: LRUCache[_Key, float] = LRUCache(_MAX_CHECKED)
         self._lock = Lock()  # what waits in memory
         self._wake = Condition(self._lock)
-        self._urgent = self._closing = False
-        self._complained = False
+        self._urgent = self._closing = self._complained = False
         self._flushing = Lock()
         self._thread = Thread(target=self._write_on, name="cache-index", daemon=True)
         self._thread.start()
@@ -94,6 +93,7 @@ class CacheIndex:
             self._wake.notify()
         self._thread.join()
         self.flush()
+        self._complained = True  # whoever still asks, like a scan at the start that nobody waits for, is no news
         self._reader.close()
         self._writer.close()
 
@@ -179,7 +179,7 @@ class CacheIndex:
 
     def add_links(self, found: Mapping[Digest, StoredLinks]) -> None:
         rows = [(digest, " ".join(row.manifests), " ".join(row.blobs), row.subject) for digest, row in found.items()]
-        with self._writing() as database:
+        with self._complaining(), self._writer.writing() as database:
             database.executemany("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?)", rows)
 
     def forget(self, name: Name, references: Collection[str] | None = None) -> None:
@@ -187,7 +187,7 @@ class CacheIndex:
         # Not while a write of what waited is under way: it would bring them back.
         with self._flushing:
             self._forget_waiting(name, references)
-            with self._writing() as database:
+            with self._complaining(), self._writer.writing() as database:
                 if references is None:
                     database.execute("DELETE FROM uses WHERE name = ?", (str(name),))
                     database.execute("DELETE FROM unknowns WHERE name = ?", (str(name),))
@@ -198,14 +198,14 @@ class CacheIndex:
     def forget_digests(self, digests: Iterable[Digest]) -> None:
         """Drop what is known of content that is gone."""
         gone = json.dumps(list(digests))
-        with self._writing() as database:
+        with self._complaining(), self._writer.writing() as database:
             database.execute("DELETE FROM links WHERE digest IN (SELECT value FROM json_each(?))", (gone,))
             database.execute("DELETE FROM uses WHERE reference IN (SELECT value FROM json_each(?))", (gone,))
 
     def keep_names(self, names: Iterable[Name]) -> None:
         """Drop the times of all other repositories: their files are gone."""
         kept = json.dumps([str(name) for name in names])
-        with self._writing() as database:
+        with self._complaining(), self._writer.writing() as database:
             database.execute("DELETE FROM uses WHERE name NOT IN (SELECT value FROM json_each(?))", (kept,))
 
     def flush(self) -> None:
@@ -219,12 +219,12 @@ class CacheIndex:
             if uses or blobs:
                 self._write(uses, blobs)
             if unknowns:
-                with self._writing() as database:
+                with self._complaining(), self._writer.writing() as database:
                     write_unknowns(database, unknowns)
 
     def _write(self, uses: Mapping[_Key, tuple[float, float]], blobs: Mapping[Digest, int | None]) -> None:
         now = time.time()
-        with self._writing() as database:
+        with self._complaining(), self._writer.writing() as database:
             database.executemany(
                 "INSERT INTO uses VALUES (?, ?, ?, ?) ON CONFLICT (name, reference) DO UPDATE"
                 " SET used = max(used, excluded.used), checked = max(checked, excluded.checked)",
@@ -287,10 +287,10 @@ class CacheIndex:
             return []
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _complaining(self) -> Iterator[None]:
+        """What SQLite does not do within costs a warning."""
         try:
-            with self._writer.writing() as connection:
-                yield connection
+            yield
         except sqlite3.Error as error:
             self._complain(error)
 

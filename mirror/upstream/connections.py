@@ -20,16 +20,24 @@ Role = Literal["own", "realm", "elsewhere"]
 def tls_context(settings: TlsSettings, *, with_certificate: bool) -> ssl.SSLContext:
     """The context for connections out. Reads files and takes some 20 ms: not in the event loop.
 
-    Raises OSError (ssl.SSLError among them) where a file cannot be used.
+    Raises OSError, which names the file, where one cannot be used.
     """
     context = ssl.create_default_context()
     if settings.ca is not None:
-        context.load_verify_locations(settings.ca)
+        try:
+            context.load_verify_locations(settings.ca)
+        except OSError as error:
+            raise OSError(f"ca: {settings.ca}: {error}") from None
     if settings.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if with_certificate and settings.client_cert is not None:
-        context.load_cert_chain(settings.client_cert, settings.client_key)
+        try:
+            # A key that needs a passphrase is an error: OpenSSL would ask for it on the terminal, and wait.
+            context.load_cert_chain(settings.client_cert, settings.client_key, password="")
+        except OSError as error:
+            key = f" and client_key: {settings.client_key}" if settings.client_key else ""
+            raise OSError(f"client_cert: {settings.client_cert}{key}: {error}") from None
     return context
 
 

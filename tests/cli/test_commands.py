@@ -38,10 +38,34 @@ def test_wrong_use_is_exit_status_2_and_says_how_it_is_used(tmp_path: Path, argu
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", "٣"])
+def test_a_limit_that_is_none_is_told_with_what_was_expected(tmp_path: Path, limit: str) -> None:
+    done = mirror(tmp_path, "search", f"--limit={limit}")
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"argument --limit: found {limit}, expected a whole number, 1 or more\n")
+
+
 def test_version_and_help(tmp_path: Path) -> None:
     done = mirror(tmp_path, "--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "mirror")
     assert mirror(tmp_path, "--help").returncode == 0
+
+
+COMMANDS = ["serve", "ls", "check-config", "search", "referrers x", "forget x"]
+COMMANDS += ["cache ls", "cache stats", "cache refresh x", "cache forget x"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_config_layouts_and_cache_are_options_of_every_command_and_checked_by_it(folder: Path, command: str) -> None:
+    (folder / "etc").mkdir()
+    (folder / "etc" / "mirror.yaml").write_text("wrong: 1\n")
+    options = ("--config", "etc/mirror.yaml", "--layouts", "layouts", "--layouts", "layouts/../more", "--cache", "")
+    done = mirror(folder, *command.split(), *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.split(": found")[0] for line in done.stderr.splitlines()] == [
+        "--cache: cache.path",
+        "etc/mirror.yaml:1: wrong",
+    ]
 
 
 def test_a_wrong_configuration_is_exit_status_2(folder: Path) -> None:
@@ -71,6 +95,17 @@ def test_ls_json_has_the_same_in_full(folder: Path) -> None:
     ]
     assert found["content"][1]["platforms"] == ["linux/amd64", "linux/arm64/v8"]
     assert found["problems"] == []
+
+
+@pytest.mark.parametrize("default_host", ["docker.io", "quay.io", None])
+def test_ls_marks_what_is_never_completed_from_an_upstream(folder: Path, default_host: str | None) -> None:
+    (folder / "layouts" / "quay.io").mkdir()
+    (folder / "layouts" / "other").rename(folder / "layouts" / "quay.io" / "other")
+    config: dict[str, object] = {"layouts": ["layouts"], "default_host": default_host, "upstreams": {"docker.io": {}}}
+    (folder / "config.yaml").write_text(json.dumps(config))
+    rows = mirror(folder, "ls").stdout.splitlines()[1:]
+    marked = [row.split()[0] for row in rows if row.endswith("local only when asked for without a host")]
+    assert marked == (["team/app"] if default_host == "docker.io" else [])
 
 
 def test_ls_of_a_name_shows_only_that(folder: Path) -> None:
@@ -131,6 +166,42 @@ def test_a_reader_that_has_enough_is_no_error(folder: Path) -> None:
         cwd=folder, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+@pytest.mark.parametrize("command", ["ls", "ls --json", "check-config", "search", "cache stats"])
+def test_output_that_nobody_reads_or_that_finds_no_room_is_no_traceback(folder: Path, command: str) -> None:
+    """Written at once (PYTHONUNBUFFERED), or when it ends."""
+    for buffering in ({}, {"PYTHONUNBUFFERED": "1"}):
+        environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"} | buffering
+        shell = f'"$0" {command} | true; "$0" {command} > /dev/full; echo "status $?"'
+        done = subprocess.run(
+            ["bash", "-c", shell, str(MIRROR)],
+            cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.stderr.splitlines() == [
+            f"mirror {command.split(maxsplit=1)[0]}: [Errno 28] No space left on device"
+        ]
+        assert done.stdout == "status 2\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls",
+        "search",
+        "referrers other:2.0",
+        "cache ls",
+        "cache stats",
+        "cache forget a.example/b",
+        "serve --workers 2",
+    ],
+)
+def test_a_cache_that_cannot_be_made_is_exit_status_2_and_named(folder: Path, command: str) -> None:
+    (folder / "file").write_text("no folder can be made below this")
+    done = mirror(folder, *command.split(), "--cache", "file/cache")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert str(folder / "file" / "cache") in done.stderr
 
 
 def test_forget_takes_a_remembered_name_out_once(folder: Path) -> None:

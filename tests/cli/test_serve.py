@@ -206,6 +206,51 @@ def test_a_key_that_needs_a_passphrase_is_refused_without_asking_for_it(tmp_path
     assert json.loads(done.stderr.splitlines()[-1])["event"] == "cannot_serve"
 
 
+@pytest.mark.client("openssl")
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ("tls: {cert: bad.pem, key: key.pem}", ["bad.pem", "key.pem"]),
+        ("tls: {cert: cert.pem, key: bad.pem}", ["cert.pem", "bad.pem"]),
+        ("tls: {cert: cert.pem, key: other/key.pem}", ["cert.pem", "other/key.pem"]),
+        ("upstreams: {a.example: {ca: bad.pem}}", ["bad.pem"]),
+        ("upstreams: {a.example: {client_cert: bad.pem, allow_anonymous: true}}", ["bad.pem"]),
+        (
+            "upstreams: {a.example: {client_cert: cert.pem, client_key: bad.pem, allow_anonymous: true}}",
+            ["cert.pem", "bad.pem"],
+        ),
+        (
+            "upstreams: {a.example: {client_cert: cert.pem, client_key: locked.pem, allow_anonymous: true}}",
+            ["cert.pem", "locked.pem"],
+        ),
+    ],
+)
+def test_a_certificate_or_key_that_is_none_is_one_line_that_names_it(
+    tmp_path: Path, config: str, named: list[str]
+) -> None:
+    certificate(tmp_path, "first.example")
+    (tmp_path / "other").mkdir()
+    certificate(tmp_path / "other", "other.example")
+    lock = [
+        "-in",
+        str(tmp_path / "key.pem"),
+        "-out",
+        str(tmp_path / "locked.pem"),
+        "-aes256",
+        "-passout",
+        "pass:secret",
+    ]
+    subprocess.run(["openssl", "pkey", *lock], check=True, capture_output=True)
+    (tmp_path / "bad.pem").write_text("garbage")
+    (tmp_path / "config.yaml").write_text(config)
+    done = run(tmp_path, "--listen", "127.0.0.1:0")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    said = json.loads(line)
+    assert said["event"] == "cannot_serve"
+    assert [str(tmp_path / name) in said["reason"] for name in named] == [True] * len(named)
+
+
 class StartedTls(MirrorProcess):
     """Ready when it has scanned: `/readyz` over https is not what the class below asks."""
 

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from mirror.config import Address, Config, ConfigError, load
+from mirror.oci.names import Host
 from tests.config.conftest import Load, Refuse
 
 
@@ -27,6 +28,48 @@ def test_the_file_of_the_working_directory_is_read_where_there_is_one(tmp_path: 
     assert config.workers == 3
     assert config.source == tmp_path / "config.yaml"
     assert config.layouts == ()
+
+
+EVERY_PART = """\
+listen: 127.0.0.1:5000
+workers: 1
+default_host: docker.io
+names: []                  # host names of this mirror itself
+refresh: 5s
+tls: {cert: tls.crt, key: tls.key}      # optional; reread on SIGHUP
+layouts:
+  - path: layouts          # optional: prefix: team · host: docker.io · coalesce: false
+cache: {path: cache, max_size: 50GiB}
+upstreams:
+  docker.io: {tag_ttl: 60s}
+  quay.io: {}
+  registry.corp.example: {endpoints: ["https://a.corp.example", "https://b.corp.example"],
+    realms: [auth.corp.example], ca: corp.pem}
+"""
+
+
+def test_a_configuration_with_every_part_means_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(EVERY_PART)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "config.yaml")
+    assert [problem.path[-1] for problem in caught.value.problems] == ["cert", "key", "ca"]
+    for name in ("tls.crt", "tls.key", "corp.pem"):
+        (tmp_path / name).touch()
+    config = load(tmp_path / "config.yaml")
+    assert (config.listen, config.worker_count, config.default_host, config.names) == (
+        Address("127.0.0.1", 5000), 1, "docker.io", (),
+    )  # fmt: skip
+    assert (config.refresh_seconds, config.cache.path, config.cache.max_bytes) == (5, tmp_path / "cache", 50 << 30)
+    assert config.tls is not None
+    assert (config.tls.cert, config.tls.key) == (tmp_path / "tls.crt", tmp_path / "tls.key")
+    (root,) = config.layouts
+    assert (root.path, root.prefix, root.host, root.coalesce) == (tmp_path / "layouts", None, None, True)
+    hub, quay, corp = (config.upstreams[Host(host)] for host in ("docker.io", "quay.io", "registry.corp.example"))
+    assert [one.url for one in hub.endpoints] == ["https://registry-1.docker.io"]
+    assert (hub.realms, hub.tag_ttl_seconds) == (("auth.docker.io",), 60)
+    assert ([one.url for one in quay.endpoints], quay.realms) == (["https://quay.io"], ())
+    assert [one.url for one in corp.endpoints] == ["https://a.corp.example", "https://b.corp.example"]
+    assert (corp.realms, corp.ca) == (("auth.corp.example",), tmp_path / "corp.pem")
 
 
 def test_a_dangling_link_as_config_is_an_error_and_no_default(tmp_path: Path) -> None:

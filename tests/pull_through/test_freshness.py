@@ -29,13 +29,25 @@ async def test_a_warm_tag_costs_no_request_within_its_time_and_one_head_after_it
                 passed(mirror)
             answer = await (mirror.head if number % 2 else mirror.get)(TAG)
             assert answer.status == 200
-            assert answer.headers["Cache-Status"].startswith(("mirror; hit", "mirror; fwd=uri-miss; stored"))
+            assert answer.headers["Cache-Status"] == f'mirror; hit; detail="{HOST}"'
         assert len(hub.requests) == asked
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1s")}) as mirror:
         await asyncio.sleep(1.1)
         answers = await asyncio.gather(*(mirror.get(TAG) for _ in range(50)))
         assert {answer.body for answer in answers} == {image.content}
         assert [entry.method for entry in hub.requests[asked:]] == ["HEAD"]
+
+
+async def test_what_is_given_again_at_once_is_a_hit_and_counted_as_one(tmp_path: Path, hub: Hub) -> None:
+    hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        for target in (TAG, path("tags", "")):
+            said = [(await ask(target)).headers["Cache-Status"] for ask in (mirror.get, mirror.get, mirror.head)]
+            hit = f'mirror; hit; detail="{HOST}"'
+            assert said == [f'mirror; fwd=uri-miss; stored; detail="{HOST}"', hit, hit], target
+        numbers = (await mirror.get("/metrics")).body.decode()
+        assert 'mirror_cache_answers_total{verdict="hit"} 4.0' in numbers
+        assert 'mirror_cache_answers_total{verdict="miss"} 2.0' in numbers
 
 
 async def test_a_moved_tag_costs_a_head_and_a_get(tmp_path: Path, hub: Hub) -> None:

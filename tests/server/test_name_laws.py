@@ -63,6 +63,13 @@ def test_path_and_ref_name_agree_by_whole_trailing_components_only(repository: s
         assert (found.host, found.repository) == ("quay.io", repository)
 
 
+def test_a_name_has_255_characters_with_its_host() -> None:
+    for host, longest in (("quay.io", 247), ("", 255)):
+        for length in (longest, longest + 1):
+            found = wanted(f"/v2/{f'{host}/' if host else ''}{'a' * length}/manifests/1")
+            assert found.repository == ("a" * length if length == longest else None)
+
+
 @given(st.text(max_size=20), st.lists(st.text(max_size=12), max_size=2), st.none() | st.text(max_size=9) | hosts)
 def test_whatever_is_asked_is_a_name_or_an_error_of_ours(target: str, headers: list[str], own: str | None) -> None:
     for asked in (target, f"/v2/{target}/manifests/1", f"/v2/a/tags/list?{target}", f"/{target}/v2/"):

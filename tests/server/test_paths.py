@@ -69,7 +69,7 @@ ODD = [
     b"a" * 256,
     b"A",
 ]
-CODES = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "DIGEST_INVALID", "NAME_INVALID", "NOT_FOUND"}
+CODES = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "DIGEST_INVALID", "NAME_INVALID", "UNSUPPORTED"}
 # Every part of every target, as `{}`; around it stands what exists.
 TARGETS = [
     b"/{}/v2/team/app/manifests/1",

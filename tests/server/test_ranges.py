@@ -62,6 +62,9 @@ async def test_a_range_of_nothing_is_416(mirror: Mirror, sample: Sample, asked: 
     assert answer.status == 416
     assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
     assert answer.headers["Docker-Distribution-API-Version"] == "registry/2.0"
+    assert answer.code == "UNSUPPORTED"
+    assert answer.json()["errors"][0]["detail"]["size"] == SIZE
+    assert "Cache-Control" not in answer.headers
     assert len(answer.body) == int(answer.headers["Content-Length"])
     assert (await mirror.get("/v2/")).status == 200
 

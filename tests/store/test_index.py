@@ -46,6 +46,37 @@ def test_usage_counts_each_blob_once_whoever_reports_it(tmp_path: Path) -> None:
         assert one.blobs() == {}
 
 
+def test_a_write_that_another_process_keeps_from_beginning_is_lost_and_later_ones_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with CacheIndex(tmp_path / "index.db") as index:
+        other = sqlite3.connect(tmp_path / "index.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        index.blob_added(BLOB, 5000)
+        index.flush()
+        assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
+            "the cache's index cannot be used"
+        ]
+        other.execute("ROLLBACK")
+        other.close()
+        index.blob_added(BLOB, 5000)
+        deadline = time.monotonic() + 30
+        while not index.blobs():
+            assert time.monotonic() < deadline, "its thread goes on"
+
+
+def test_who_still_asks_a_closed_index_gets_nothing_and_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mirror whose port is taken ends in the middle of its first look at the cache."""
+    with CacheIndex(tmp_path / "index.db") as index:
+        pass
+    index.blob_added(BLOB, 5000)
+    index.flush()
+    assert index.blobs() == {}
+    assert caplog.records == []
+
+
 def test_what_was_touched_is_written_within_seconds_without_being_asked(tmp_path: Path) -> None:
     with CacheIndex(tmp_path / "index.db") as one, CacheIndex(tmp_path / "index.db") as other:
         one.touch(NAME, "latest", 1000)
