@@ -19,6 +19,7 @@ from mirror.upstream.errors import (
     BadAnswer,
     Cut,
     NotFound,
+    Overloaded,
     RangeRefused,
     RateLimited,
     RedirectRefused,
@@ -26,7 +27,6 @@ from mirror.upstream.errors import (
     TimedOut,
     TooLarge,
     Unauthorized,
-    Unavailable,
     UpstreamError,
 )
 from mirror.upstream.events import BytesReceived, Observe, ignore
@@ -183,7 +183,7 @@ async def refusal(answer: Answer) -> UpstreamError:
             wait = DEFAULT_RETRY_AFTER_SECONDS if seconds is None else seconds
             return RateLimited(host, f"too many requests (429){where}", wait, elsewhere=elsewhere)
         case 503 if (seconds := retry_after_seconds(answer.headers)) is not None:
-            return Unavailable(host, f"asks to be left alone (503){where}", seconds, elsewhere=elsewhere)
+            return Overloaded(host, f"asks to be left alone (503){where}", seconds, elsewhere=elsewhere)
         case _:
             return BadAnswer(host, f"status {status}{where}", status=status, elsewhere=elsewhere)
 

@@ -254,6 +254,22 @@ async def test_a_rate_limit_is_kept_and_cached_content_flows(tmp_path: Path, hub
         assert len(hub.requests) == asked + 1
 
 
+async def test_an_upstream_that_asks_for_patience_fails_once_and_is_left_alone(tmp_path: Path, hub: Hub) -> None:
+    image = hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:
+        await pull(mirror, image, "1")
+        hub.fault(Status(503, {"Retry-After": "9"}), times=1)
+        answer = await mirror.get(path("manifests", "2"))
+        assert (answer.status, answer.code, "Retry-After" in answer.headers) == (502, "UNAVAILABLE", False)
+        asked = len(hub.requests)
+        for target in (path("manifests", "3"), path("blobs", "sha256:" + "0" * 64), path("tags", "", repository="b")):
+            answer = await mirror.get(target)
+            assert (answer.status, answer.code) == (503, "UNAVAILABLE")
+            assert 1 <= int(answer.headers["Retry-After"]) <= 9
+        await pull(mirror, image, "1")
+        assert len(hub.requests) == asked
+
+
 async def test_a_tag_called_tags_is_a_tag(tmp_path: Path, hub: Hub) -> None:
     image = hub.image(APP, "tags")
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:

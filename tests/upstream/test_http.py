@@ -8,6 +8,7 @@ from mirror.upstream import Endpoint, UpstreamClient
 from mirror.upstream.errors import (
     BadAnswer,
     NotFound,
+    Overloaded,
     RateLimited,
     Refused,
     TimedOut,
@@ -69,6 +70,7 @@ WHATS = ["head", "tag", "digest", "stat", "blob", "tags", "referrers"]
         (Status(429), RateLimited),
         (Status(500), BadAnswer),
         (Status(503), BadAnswer),
+        (Status(503, {"Retry-After": "1"}), Overloaded),
         (Status(504), BadAnswer),
         (Status(304), BadAnswer),
     ],
