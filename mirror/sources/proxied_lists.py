@@ -52,7 +52,7 @@ class ProxiedLists:
     async def tags(self, repository: CachedRepository, last: str, limit: int | None) -> Found[Sequence[str]]:
         """A page of the upstream's tags; of the cached ones where the list was never had and cannot be."""
         await repository.ready_list(TAGS)
-        cached = repository.list(TAGS)
+        kept = _kept(repository.list(TAGS), _tags)
         question = Question(
             repository.name,
             # No tag's own key: none has a space.
@@ -62,10 +62,10 @@ class ProxiedLists:
             NameUnknown({"name": str(repository.name)}),
         )
         try:
-            found = await self._freshness.answer(question, _kept(cached, _tags))
+            found = await self._freshness.answer(question, kept)
         except OciError as error:
             own = repository.tags()
-            if cached is not None or not own or self._counts(error):
+            if kept is not None or not own or self._counts(error):
                 raise
             found = Found(own, _from_cache(self._freshness.origin("hit", None, 0)))
         start = bisect_right(found.value, last) if last else 0
@@ -74,7 +74,7 @@ class ProxiedLists:
     async def referrers(self, repository: CachedRepository, subject: Digest) -> Found[Sequence[Descriptor]]:
         """What refers to `subject`, by the API or the fallback tag; empty for a repository that exists."""
         await repository.ready_list(subject)
-        cached = repository.list(subject)
+        kept = _kept(repository.list(subject), _descriptors)
         question = Question(
             repository.name,
             f"referrers {subject}",
@@ -83,9 +83,9 @@ class ProxiedLists:
             NameUnknown({"name": str(repository.name)}),
         )
         try:
-            return await self._freshness.answer(question, _kept(cached, _descriptors))
+            return await self._freshness.answer(question, kept)
         except OciError as error:
-            if cached is not None or not repository.exists() or self._counts(error):
+            if kept is not None or not repository.exists() or self._counts(error):
                 raise
             fallback = await self._manifests.cached(repository, subject.fallback_tag)
             return Found(_children(fallback), _from_cache(self._freshness.origin("hit", None, 0)))

@@ -126,6 +126,23 @@ async def test_offline_contacts_nobody(tmp_path: Path, hub: Hub) -> None:
     assert len(hub.requests) == asked
 
 
+async def test_zero_means_asked_each_time_also_when_the_last_time_went_wrong(tmp_path: Path, hub: Hub) -> None:
+    image = hub.image(APP, "1")
+    targets = (TAG, path("tags", ""), path("referrers", image.digest))
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s", referrers_ttl="0s")}) as mirror:
+        for target in targets:
+            before = await mirror.get(target)
+            hub.fault(Status(500))
+            answer = await mirror.get(target)
+            assert (answer.status, answer.body, "Age" in answer.headers) == (200, before.body, True)
+            hub.heal()
+            asked = len(hub.requests)
+            for _ in range(3):
+                answer = await mirror.get(target)
+                assert (answer.status, answer.body, "Age" in answer.headers) == (200, before.body, False)
+            assert len(hub.requests) == asked + 3
+
+
 async def test_a_slow_upstream_is_waited_for_once_and_its_answer_comes_later(tmp_path: Path, hub: Hub) -> None:
     image = hub.image(APP, "1")
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s", stale_after="100ms")}) as mirror:
@@ -195,6 +212,21 @@ async def test_on_gone_refuse_lets_the_upstreams_refusal_count_and_nothing_else(
             assert (await mirror.get(TAG)).status == told, status
             if status == 429:
                 await asyncio.sleep(1.1)
+
+
+async def test_on_gone_refuse_counts_also_for_what_was_unknown_before(tmp_path: Path, hub: Hub) -> None:
+    hub.image(APP, "1")
+    keys = upstream(hub, tag_ttl="0s", unknown_ttl="0s", on_gone="refuse")
+    absent = path("manifests", "absent")
+    async with pulling(tmp_path, {HOST: keys}) as mirror:
+        assert (await mirror.get(absent)).status == 404
+        hub.fault(Status(403))
+        answer = await mirror.get(absent)
+        assert (answer.status, answer.code) == (403, "DENIED")
+        hub.heal()
+        hub.fault(Status(500))
+        answer = await mirror.get(absent)
+        assert (answer.status, "Age" in answer.headers) == (404, True)
 
 
 async def test_unknown_is_remembered_for_a_moment_and_believed_while_nobody_can_be_asked(

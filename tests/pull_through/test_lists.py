@@ -274,6 +274,24 @@ async def test_lists_on_disk_that_cannot_be_read_are_asked_for_again(tmp_path: P
         await check_cache(mirror.cache)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b'{"document": {"tags": 1, "manifests": 2}}'])
+async def test_lists_on_disk_that_cannot_be_read_are_as_if_never_had(
+    tmp_path: Path, hub: Hub, content: bytes
+) -> None:
+    image = hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        for target in (path("manifests", "1"), TAGS, path("referrers", image.digest)):
+            assert (await mirror.get(target)).status == 200
+    for file in (mirror.cache / "names").rglob("_lists/*"):
+        file.write_bytes(content)
+    await hub.refuse()
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        answer = await mirror.get(TAGS)
+        assert (answer.status, answer.json()["tags"]) == (200, ["1"])
+        answer = await mirror.get(path("referrers", image.digest))
+        assert (answer.status, listed(answer.body)) == (200, [])
+
+
 async def test_what_a_list_says_is_not_what_the_cache_has(tmp_path: Path, hub: Hub) -> None:
     """A tag that is listed and was never pulled is not to be had while its upstream is gone."""
     hub.image(APP, "1")
