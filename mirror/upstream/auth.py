@@ -18,7 +18,7 @@ from mirror.upstream.challenge import Challenge
 from mirror.upstream.connections import Connections, Role
 from mirror.upstream.credentials import Credentials, CredentialsUnreadable
 from mirror.upstream.errors import BadAnswer, RealmRefused, Unauthorized, UpstreamError
-from mirror.upstream.events import Observe, TokenFetched
+from mirror.upstream.events import Observe, RealmNotListed, TokenFetched
 from mirror.upstream.http import refusal, send
 from mirror.upstream.redirects import REDIRECTS
 
@@ -203,8 +203,9 @@ class Authorizer:
             raise Unauthorized(host, "the challenge names no token service")
         listed = {authority, f"{authority}:{url.port}"} if url.is_default_port() else {authority}
         if listed.isdisjoint({_authority(self._origin), *self._settings.realms}):
-            line = f"realms: [{authority}]"
-            raise RealmRefused(host, f"its token service is on another host; to trust it, configure `{line}`")
+            reason = f"its token service is on another host; to trust it, configure `realms: [{authority}]`"
+            self._observe(RealmNotListed(host, reason))
+            raise RealmRefused(host, reason)
         if url.scheme == "http" and self._origin.scheme == "https" and not self._settings.tls.insecure:
             raise RealmRefused(host, f"its token service at {authority} is plain http, and the registry https")
         return url.with_user(None).with_fragment(None)

@@ -193,13 +193,13 @@ class Breaker:
         """Count what an endpoint did; errors that are answers (404, 401) or another host's count as success."""
         if isinstance(error, Unavailable) and not error.elsewhere:
             cause = Cause.RATE_LIMITED if isinstance(error, RateLimited) else Cause.UNAVAILABLE
-            self._open(error.retry_after_seconds, cause, self._state.load().failures + 1)
+            self._open(error.retry_after_seconds, cause, self._state.load().failures + 1, error.reason)
         elif _is_failure(error) and not error.elsewhere:
-            self._count(probe)
+            self._count(probe, error.reason)
         else:
             self.succeeded(probe)
 
-    def _count(self, probe: bool) -> None:
+    def _count(self, probe: bool, reason: str) -> None:
         record = self._state.load()
         if record.cause is not Cause.NONE and not probe:
             # Sent before it opened: fifty that fail together are one failure, not thirty seconds.
@@ -209,10 +209,12 @@ class Breaker:
             self._state.store(BreakerRecord(failures))
             return
         beyond = max(0, failures - THRESHOLD)
-        self._open(min(MAX_OPEN_SECONDS, FIRST_OPEN_SECONDS * 2.0**beyond), Cause.FAILURES, failures)
+        self._open(min(MAX_OPEN_SECONDS, FIRST_OPEN_SECONDS * 2.0**beyond), Cause.FAILURES, failures, reason)
 
-    def _open(self, seconds: float, cause: Cause, failures: int) -> None:
+    def _open(self, seconds: float, cause: Cause, failures: int, reason: str) -> None:
         seconds = min(seconds, MAX_RETRY_AFTER_SECONDS)
+        was_asked = self._state.load().cause is Cause.NONE
         # Bounded, so that the exponent is: sixty doublings are long beyond every cap.
         self._state.store(BreakerRecord(min(failures, THRESHOLD + 60), self._now() + seconds, cause))
-        self._observe(BreakerMoved(self._host, self._url, seconds))
+        if was_asked:
+            self._observe(BreakerMoved(self._host, self._url, seconds, reason))

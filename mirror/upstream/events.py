@@ -1,4 +1,4 @@
-"""What a client of an upstream tells whoever counts: plain values, for metrics made elsewhere."""
+"""What a client of an upstream tells: plain values, for metrics and log lines made elsewhere."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +28,20 @@ class TokenFetched:
 
 @dataclass(frozen=True, slots=True)
 class BreakerMoved:
-    """`open_seconds`: how long the endpoint is not asked; 0: it is asked again."""
+    """An endpoint that was asked is not, for `reason`, and for `open_seconds` at first; 0: it is asked again."""
 
     host: str
     endpoint_url: str
     open_seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RealmNotListed:
+    """A challenge names a token service that the configuration does not; `reason` has the line to add."""
+
+    host: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ class RateLimitSeen:
     remaining: int
 
 
-UpstreamEvent = RequestDone | BytesReceived | TokenFetched | BreakerMoved | RateLimitSeen
+UpstreamEvent = RequestDone | BytesReceived | TokenFetched | BreakerMoved | RateLimitSeen | RealmNotListed
 Observe = Callable[[UpstreamEvent], None]
 
 
