@@ -11,6 +11,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid, NameUnknown, OciError, Unavailable
 from mirror.oci.manifest import Manifest, ManifestLinks
+from mirror.sources.cached_referrers import CachedReferrers
 from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found, Origin
@@ -41,11 +42,19 @@ class Tags(Protocol):
 class ProxiedLists:
     """Lists of one upstream."""
 
-    def __init__(self, client: UpstreamClient, policy: Policy, freshness: Freshness, manifests: Tags) -> None:
+    def __init__(
+        self,
+        client: UpstreamClient,
+        policy: Policy,
+        freshness: Freshness,
+        manifests: Tags,
+        cached: CachedReferrers,
+    ) -> None:
         self._client = client
         self._policy = policy
         self._freshness = freshness
         self._manifests = manifests
+        self._cached = cached
         self._has_api = False
         self._no_api_until = 0.0
 
@@ -87,8 +96,14 @@ class ProxiedLists:
         except OciError as error:
             if kept is not None or not repository.exists() or self._counts(error):
                 raise
-            fallback = await self._manifests.cached(repository, subject.fallback_tag)
-            return Found(_children(fallback), _from_cache(self._freshness.origin("hit", None, 0)))
+            found = await self._cached_referrers(repository, subject)
+            return Found(found, _from_cache(self._freshness.origin("hit", None, 0)))
+
+    async def _cached_referrers(self, repository: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
+        """What the cached fallback tag lists, and the cached manifests that refer to the subject."""
+        listed = _children(await self._manifests.cached(repository, subject.fallback_tag))
+        found = await asyncio.to_thread(self._cached.of, repository, subject)
+        return list({one.digest: one for one in (*listed, *found)}.values())
 
     def _counts(self, error: OciError) -> bool:
         """Whether what the upstream said stands also where something is cached."""
