@@ -98,8 +98,8 @@ class ProxiedBlobs:
             raise (error if stale is None or counts else stale) from failure
         await keep("membership", repository.name, lambda: repository.link(digest, size))
         self._freshness.negatives.drop(question.name, question.reference)
-        status = "fwd=uri-miss; collapsed" if pull.collapsed else "fwd=uri-miss; stored"
-        return Found(pull.body, self._freshness.origin(status, None, 0))
+        how = "; collapsed" if pull.collapsed else "; stored" if self._blobs.keeps(size) else ""
+        return Found(pull.body, self._freshness.origin(f"fwd=uri-miss{how}", None, 0))
 
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
         async def ask() -> int:
