@@ -33,7 +33,15 @@ def observer(metrics: Metrics | None) -> Observe:
         nonlocal realm_told_at
         match told:
             case BreakerMoved(host, url, seconds, reason) if seconds:
-                event(log, logging.WARNING, "upstream_left_alone", upstream=host, endpoint=url, reason=reason)
+                event(
+                    log,
+                    logging.WARNING,
+                    "upstream_left_alone",
+                    upstream=host,
+                    endpoint=url,
+                    reason=reason,
+                    seconds=seconds,
+                )
             case BreakerMoved(host, url):
                 event(log, logging.INFO, "upstream_asked_again", upstream=host, endpoint=url)
             case RealmNotListed(host, reason) if time.monotonic() - realm_told_at > REALM_SECONDS:

@@ -30,7 +30,7 @@ async def test_an_upstream_that_is_left_alone_is_told_once_and_so_is_its_return(
         hub.fault(Status(500))
         for _ in range(20):
             assert (await mirror.get(path("manifests", "1"))).status == 200
-        assert told(caplog, "upstream_left_alone") == [{**where, "reason": "status 500"}]
+        assert told(caplog, "upstream_left_alone") == [{**where, "reason": "status 500", "seconds": 1.0}]
         hub.heal()
         async with asyncio.timeout(10):
             while "Age" in (await mirror.get(path("manifests", "1"))).headers:
