@@ -1,6 +1,7 @@
 """Upstreams, as configured: how to talk to each, what it allows, and the cache behind all of them."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -8,12 +9,13 @@ from pathlib import Path
 
 from mirror.app.upstream_events import count_open, observer
 from mirror.config import Config, Upstream
+from mirror.logs import event
 from mirror.oci.names import Host
 from mirror.server.metrics import Metrics
 from mirror.sources.policy import Policy
 from mirror.sources.pull_through import PullThrough
 from mirror.store.cache import Cache
-from mirror.upstream.breaker import FileBreakerState
+from mirror.upstream.breaker import BreakerState, FileBreakerState, MemoryBreakerState
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.credentials import (
     Anonymous,
@@ -24,6 +26,8 @@ from mirror.upstream.credentials import (
 )
 from mirror.upstream.docker_config import DockerConfigCredentials, HelperCredentials
 from mirror.upstream.settings import Endpoint, TlsSettings, UpstreamSettings
+
+log = logging.getLogger(__name__)
 
 
 def run_folder(config: Config) -> Path:
@@ -97,8 +101,12 @@ def _client(
     """A client, and its breakers' files, to be closed behind it."""
     opened: list[FileBreakerState] = []
 
-    def breaker(endpoint_url: str) -> FileBreakerState:
-        opened.append(FileBreakerState(run_folder(config) / "breakers", f"{host} {endpoint_url}"))
+    def breaker(endpoint_url: str) -> BreakerState:
+        try:
+            opened.append(FileBreakerState(run_folder(config) / "breakers", f"{host} {endpoint_url}"))
+        except OSError as error:
+            event(log, logging.WARNING, "breaker_not_shared", endpoint=endpoint_url, reason=error)
+            return MemoryBreakerState()
         return opened[-1]
 
     return UpstreamClient(settings(host, upstream), observer(metrics), breaker), opened

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -152,7 +153,9 @@ def _translate(host: str, error: Exception, elsewhere: bool, doing: str) -> Upst
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
             return Refused(host, f"the proxy does not let us through, {doing}", elsewhere=elsewhere)
         case aiohttp.ClientConnectorError(os_error=os_error):
-            return Refused(host, f"no connection ({os_error.strerror or 'refused'}), {doing}", elsewhere=elsewhere)
+            # Its own text has the address in it, which is the operator's business.
+            why = os.strerror(os_error.errno).lower() if os_error.errno else "refused"
+            return Refused(host, f"no connection ({why}), {doing}", elsewhere=elsewhere)
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
             return Cut(host, f"the connection was cut, {doing}", elsewhere=elsewhere)
         case _:
