@@ -26,10 +26,11 @@ class Cache:
     """Everything that is kept of upstreams, below `path`. Enter it to use it."""
 
     def __init__(self, path: Path, max_bytes: int | None, pins: Sequence[str] = ()) -> None:
-        self.index = CacheIndex(path / "index.db")
-        self.names = NameStore(path / "names", self.index)
+        # First of all, for it makes the folder or says why not.
         # A blob that the whole cache cannot hold is not worth emptying it for.
         self.blobs = BlobStore(path, Limits(max_blob_bytes=max_bytes), self._stored)
+        self.index = CacheIndex(path / "index.db")
+        self.names = NameStore(path / "names", self.index)
         self.evictor = Evictor(self.blobs.pool, self.names, self.index, max_bytes, pins)
         self.evicted_bytes = 0
         self.evicted_tags = 0
