@@ -3,7 +3,7 @@
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found, Origin
 from mirror.sources.staleness import Freshness, Kept, Question
-from mirror.store.lists import TAGS, CachedList
+from mirror.store.lists import TAGS
 from mirror.store.repository import CachedRepository
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.errors import NoReferrersApi, NotFound
@@ -61,7 +61,8 @@ class ProxiedLists:
     async def tags(self, repository: CachedRepository, last: str, limit: int | None) -> Found[Sequence[str]]:
         """A page of the upstream's tags; of the cached ones where the list was never had and cannot be."""
         await repository.ready_list(TAGS)
-        kept = _kept(repository.list(TAGS), _tags)
+        cached = repository.list(TAGS)
+        kept = Kept(cached.tags, cached.fetched_at) if cached and cached.tags is not None else None
         question = Question(
             repository.name,
             # No tag's own key: none has a space.
@@ -83,7 +84,8 @@ class ProxiedLists:
     async def referrers(self, repository: CachedRepository, subject: Digest) -> Found[Sequence[Descriptor]]:
         """What refers to `subject`, by the API or the fallback tag; empty for a repository that exists."""
         await repository.ready_list(subject)
-        kept = _kept(repository.list(subject), _descriptors)
+        cached = repository.list(subject)
+        kept = Kept(cached.referrers, cached.fetched_at) if cached and cached.referrers is not None else None
         question = Question(
             repository.name,
             f"referrers {subject}",
@@ -141,22 +143,6 @@ class ProxiedLists:
             return ()
         await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
         return found
-
-
-def _kept(cached: CachedList | None, read: Callable[[Any], Sequence[Any]]) -> Kept[Sequence[Any]] | None:
-    """What was cached; None where it is not what this program writes."""
-    try:
-        return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
-    except (AttributeError, TypeError, ManifestInvalid):
-        return None
-
-
-def _tags(document: Any) -> Sequence[str]:
-    return [tag for tag in document.get("tags", ()) if isinstance(tag, str)]
-
-
-def _descriptors(document: Any) -> Sequence[Descriptor]:
-    return [Descriptor.from_json(entry) for entry in document.get("manifests", ())]
 
 
 def _document(descriptors: Sequence[Descriptor]) -> dict[str, Any]:
