@@ -12,8 +12,8 @@ from mirror.upstream.events import (
     BreakerMoved,
     BytesReceived,
     Observe,
+    OperatorNeeded,
     RateLimitSeen,
-    RealmNotListed,
     RequestDone,
     TokenFetched,
     UpstreamEvent,
@@ -21,16 +21,15 @@ from mirror.upstream.events import (
 
 log = logging.getLogger(__name__)
 
-# An upstream decides which realms it names, and how often: the log must not be its to fill.
-REALM_SECONDS = 60.0
+# Every request may meet it, and an upstream decides which realms it names: the log is not for them to fill.
+NEEDED_SECONDS = 60.0
 
 
 def observer(metrics: Metrics | None) -> Observe:
     """Whom the client of one upstream tells."""
-    realm_told_at = float("-inf")
+    told_at: dict[str, float] = {}
 
     def observe(told: UpstreamEvent) -> None:
-        nonlocal realm_told_at
         match told:
             case BreakerMoved(host, url, seconds, reason) if seconds:
                 event(
@@ -44,9 +43,10 @@ def observer(metrics: Metrics | None) -> Observe:
                 )
             case BreakerMoved(host, url):
                 event(log, logging.INFO, "upstream_asked_again", upstream=host, endpoint=url)
-            case RealmNotListed(host, reason) if time.monotonic() - realm_told_at > REALM_SECONDS:
-                realm_told_at = time.monotonic()
-                event(log, logging.WARNING, "realm_refused", upstream=host, reason=reason)
+            case OperatorNeeded(host, what, reason):
+                if time.monotonic() - told_at.get(what, float("-inf")) > NEEDED_SECONDS:
+                    told_at[what] = time.monotonic()
+                    event(log, logging.WARNING, what, upstream=host, reason=reason)
         if metrics is not None:
             _count(metrics, told)
 

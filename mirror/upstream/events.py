@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,13 @@ class BreakerMoved:
 
 
 @dataclass(frozen=True, slots=True)
-class RealmNotListed:
-    """A challenge names a token service that the configuration does not; `reason` has the line to add."""
+class OperatorNeeded:
+    """What only the configuration can put right: `what` is `realm_refused` (a challenge names a token service that
+    is not listed, and `reason` has the line to add) or `credentials_unreadable`.
+    """
 
     host: str
+    what: Literal["realm_refused", "credentials_unreadable"]
     reason: str
 
 
@@ -52,7 +56,7 @@ class RateLimitSeen:
     remaining: int
 
 
-UpstreamEvent = RequestDone | BytesReceived | TokenFetched | BreakerMoved | RateLimitSeen | RealmNotListed
+UpstreamEvent = RequestDone | BytesReceived | TokenFetched | BreakerMoved | RateLimitSeen | OperatorNeeded
 Observe = Callable[[UpstreamEvent], None]
 
 

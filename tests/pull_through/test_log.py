@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.hub import Bearer, Hub, Status, TokenService
+from tests.hub import Basic, Bearer, Hub, Status, TokenService
 from tests.hub.fixtures import Hubs, Start
 from tests.pull_through.asking import APP, HOST, path, pull, pulling, upstream
 
@@ -55,4 +55,24 @@ async def test_the_line_that_a_refused_realm_asks_for_is_in_the_log_and_does_it(
     assert line["upstream"] == HOST
     assert found
     async with pulling(tmp_path, {HOST: upstream(hub, **yaml.safe_load(found[1]))}) as mirror:
+        await pull(mirror, image, "1")
+
+
+async def test_credentials_that_cannot_be_read_are_named_in_the_log_only(
+    tmp_path: Path, hubs: Hubs, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = await hubs(auth=Basic("someone", "secret-swordfish"))
+    image = hub.image(APP, "1")
+    file = tmp_path / "password"
+    file.write_text("secret-swordfish")
+    keys = {"username": "someone", "password_file": str(file), "insecure": True, "allow_anonymous": True}
+    async with pulling(tmp_path, {HOST: upstream(hub, **keys)}) as mirror:
+        file.unlink()
+        for _ in range(5):
+            answer = await mirror.get(path("manifests", "1"))
+            assert (answer.status, answer.code) == (403, "DENIED")
+            assert str(tmp_path) not in answer.body.decode()
+        (line,) = told(caplog, "credentials_unreadable")
+        assert line == {"upstream": HOST, "reason": f"{file} cannot be read: No such file or directory"}
+        file.write_text("secret-swordfish")
         await pull(mirror, image, "1")

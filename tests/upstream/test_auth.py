@@ -9,7 +9,7 @@ from mirror.upstream import TlsSettings
 from mirror.upstream.auth import DEFAULT_EXPIRY_SECONDS
 from mirror.upstream.credentials import Anonymous, Credentials, FileCredentials, StaticCredentials
 from mirror.upstream.errors import BadAnswer, RateLimited, RealmRefused, Unauthorized
-from mirror.upstream.events import RealmNotListed, TokenFetched, UpstreamEvent
+from mirror.upstream.events import OperatorNeeded, TokenFetched, UpstreamEvent
 from tests.hub import Authority, Basic, Bearer, Hub, Oversized, Redirect, Stall, Status, TokenIssuer, TokenService
 from tests.hub.auth import basic_value
 from tests.hub.fixtures import Hubs, Start
@@ -109,7 +109,7 @@ async def test_a_token_service_on_another_host_is_refused_with_the_line_to_add(
         await client.head_manifest("a", "1")
     assert service.requests == []
     assert hub.count() == 1
-    assert any(isinstance(event, RealmNotListed) and service.host in event.reason for event in events)
+    assert any(isinstance(event, OperatorNeeded) and service.host in event.reason for event in events)
 
 
 async def test_a_plain_token_service_of_a_registry_on_https_is_refused(
