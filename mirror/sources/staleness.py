@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 # How long an answer may be given again without a look at the files: another process may have changed them.
 LOOK_AGAIN_SECONDS = 1.0
+# How far clocks of machines on one cache, or one that is being corrected, may be apart.
+CLOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Freshness:
             return Found(
                 await self._cold(question), self.origin("fwd=uri-miss; stored", question, question.ttl_seconds)
             )
-        age = max(0.0, time.time() - kept.checked_at)
+        age = _age_seconds(kept, question.ttl_seconds)
         if age < question.ttl_seconds:
             return Found(kept.value, self.origin("hit", question, question.ttl_seconds - age))
         limit = self._policy.stale_for_seconds
@@ -122,3 +124,9 @@ class Freshness:
     def _counts(self, error: UpstreamError) -> bool:
         """Whether what the upstream says now stands against what it said before."""
         return self._policy.refuse_gone and means_gone(error)
+
+
+def _age_seconds(kept: Kept[Any], ttl_seconds: float) -> float:
+    """What was checked later than now was so by a clock that was wrong: it is not fresh, however long it would be."""
+    age = time.time() - kept.checked_at
+    return max(0.0, age) if age >= -CLOCK_SECONDS else ttl_seconds

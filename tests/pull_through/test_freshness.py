@@ -2,9 +2,13 @@
 
 import asyncio
 import gc
+import re
+import time
 from pathlib import Path
 
 from mirror.oci.errors import Unknown
+from mirror.store.cache import Cache
+from mirror.store.lists import TAGS
 from tests.hub import BlackHole, Hub, NoDigest, Reset, Stall, Status, eventually
 from tests.hub.content import build_image
 from tests.hub.fixtures import Hubs
@@ -310,6 +314,40 @@ async def test_a_tag_called_tags_is_a_tag(tmp_path: Path, hub: Hub) -> None:
             tag, found = await asyncio.gather(mirror.get(path("manifests", "tags")), mirror.get(path("tags", "")))
             assert (tag.status, tag.body) == (200, image.content)
             assert found.json()["tags"] == ["tags"]
+
+
+async def test_what_was_fetched_in_the_future_is_asked_for(tmp_path: Path, hub: Hub) -> None:
+    """A clock that was wrong and has been put right: nobody waits until it is that late."""
+    image = hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1h")}) as mirror:
+        await pull(mirror, image, "1")
+        assert (await mirror.get(path("tags", ""))).json()["tags"] == ["1"]
+    await asyncio.to_thread(_fetch_later, mirror.cache, time.time() + 1e7)
+    moved = hub.image(APP, "1", files={"new": b""})
+    hub.keep(APP, moved, "2")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1h")}) as mirror:
+        assert (await mirror.get(TAG)).body == moved.content
+        assert (await mirror.get(path("tags", ""))).json()["tags"] == ["1", "2"]
+        asked = len(hub.requests)
+        assert (await mirror.get(TAG)).body == moved.content
+        assert len(hub.requests) == asked
+    await asyncio.to_thread(_fetch_later, mirror.cache, time.time() + 1e7)
+    await hub.refuse()
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1h")}) as mirror:
+        answer = await mirror.get(TAG)
+        assert (answer.status, answer.body) == (200, moved.content)
+        assert re.fullmatch(r'mirror; hit; ttl=-\d+; detail="registry.test"', answer.headers["Cache-Status"])
+
+
+def _fetch_later(folder: Path, at: float) -> None:
+    with Cache(folder, None).opened() as kept:
+        for name in kept.names.iterate():
+            repository = kept.names.repository(name)
+            for tag, record in repository.records()[0].items():
+                repository.put_tag(tag, record.descriptor, fetched_at=at)
+            tags = repository.list(TAGS)
+            assert tags is not None
+            repository.put_list(TAGS, tags.document, at)
 
 
 async def test_two_mirrors_on_one_cache_see_what_the_other_learnt(tmp_path: Path, hub: Hub) -> None:
