@@ -40,6 +40,9 @@ MAY_BLOCK = (
     ("os.stat", "mirror/store/repository.py", "exists"),
     # One row by its key, on a miss: 2 to 4 µs, where a thread costs 73.
     ("*", "mirror/store/database.py", "read"),
+    # A few bytes of a file that is in memory, for each request to an upstream: 2 µs.
+    ("os.pread", "mirror/upstream/breaker.py", "load"),
+    ("os.pwrite", "mirror/upstream/breaker.py", "store"),
     # What a few puts of other processes added is read on the spot; for more there is `ready`.
     ("*", "mirror/store/repository.py", "_current_table"),
     ("*", "mirror/store/repository.py", "_current_links"),

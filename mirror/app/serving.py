@@ -159,7 +159,11 @@ def _metrics(config: Config, slot: Slot | None) -> Metrics | None:
     if slot is None:
         return Metrics()
     folder = run_folder(config) / "metrics"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        event(log, logging.WARNING, "metrics_not_shared", reason=error)
+        return Metrics()
     return Metrics(folder, slot.index)
 
 

@@ -1,18 +1,21 @@
 """Upstreams, as configured: how to talk to each, what it allows, and the cache behind all of them."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from mirror.app.upstream_events import count_open, observer
 from mirror.config import Config, Upstream
+from mirror.logs import event
 from mirror.oci.names import Host
 from mirror.server.metrics import Metrics
 from mirror.sources.policy import Policy
 from mirror.sources.pull_through import PullThrough
 from mirror.store.cache import Cache
-from mirror.upstream.breaker import FileBreakerState
+from mirror.upstream.breaker import BreakerState, FileBreakerState, MemoryBreakerState
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.credentials import (
     Anonymous,
@@ -22,16 +25,9 @@ from mirror.upstream.credentials import (
     StaticCredentials,
 )
 from mirror.upstream.docker_config import DockerConfigCredentials, HelperCredentials
-from mirror.upstream.events import (
-    BreakerMoved,
-    BytesReceived,
-    RateLimitSeen,
-    RequestDone,
-    TokenFetched,
-    UpstreamEvent,
-    ignore,
-)
 from mirror.upstream.settings import Endpoint, TlsSettings, UpstreamSettings
+
+log = logging.getLogger(__name__)
 
 
 def run_folder(config: Config) -> Path:
@@ -50,15 +46,18 @@ async def pull_through(
 ) -> AsyncIterator[Mapping[Host, PullThrough]]:
     """A source for each configured upstream, open as long as the context is."""
     async with AsyncExitStack() as stack:
-        sources = {}
+        sources: dict[Host, PullThrough] = {}
+        clients: dict[Host, UpstreamClient] = {}
         for host, upstream in config.upstreams.items():
             made, breakers = await asyncio.to_thread(_client, config, host, upstream, metrics)
             for breaker in breakers:
                 stack.callback(breaker.close)
-            client = await stack.enter_async_context(made)
+            clients[host] = client = await stack.enter_async_context(made)
             source = PullThrough(host, client, kept, policy(config, upstream))
             stack.push_async_callback(source.stop)
             sources[host] = source
+        if metrics is not None:
+            metrics.before_reading(partial(count_open, clients=clients))
         yield sources
 
 
@@ -96,33 +95,21 @@ def settings(host: Host, upstream: Upstream) -> UpstreamSettings:
     )
 
 
-def count(metrics: Metrics, event: UpstreamEvent) -> None:
-    """What a client of an upstream tells, as numbers."""
-    match event:
-        case RequestDone(host, method, status):
-            metrics.add("mirror_upstream_requests", (host, method, str(status)))
-        case BytesReceived(host, amount):
-            metrics.add("mirror_upstream_received_bytes", (host,), amount)
-        case TokenFetched(host, ok):
-            metrics.add("mirror_upstream_tokens", (host, "ok" if ok else "failed"))
-        case BreakerMoved(host, url, seconds):
-            metrics.set("mirror_upstream_open_seconds", seconds, (host, url))
-        case RateLimitSeen(host, remaining):
-            metrics.set("mirror_upstream_ratelimit_remaining", remaining, (host,))
-
-
 def _client(
     config: Config, host: Host, upstream: Upstream, metrics: Metrics | None
 ) -> tuple[UpstreamClient, Sequence[FileBreakerState]]:
     """A client, and its breakers' files, to be closed behind it."""
     opened: list[FileBreakerState] = []
 
-    def breaker(endpoint_url: str) -> FileBreakerState:
-        opened.append(FileBreakerState(run_folder(config) / "breakers", f"{host} {endpoint_url}"))
+    def breaker(endpoint_url: str) -> BreakerState:
+        try:
+            opened.append(FileBreakerState(run_folder(config) / "breakers", f"{host} {endpoint_url}"))
+        except OSError as error:
+            event(log, logging.WARNING, "breaker_not_shared", endpoint=endpoint_url, reason=error)
+            return MemoryBreakerState()
         return opened[-1]
 
-    observe = ignore if metrics is None else partial(count, metrics)
-    return UpstreamClient(settings(host, upstream), observe, breaker), opened
+    return UpstreamClient(settings(host, upstream), observer(metrics), breaker), opened
 
 
 def _credentials(host: Host, upstream: Upstream) -> CredentialsProvider:

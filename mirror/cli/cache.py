@@ -62,8 +62,8 @@ def run_stats(config: Config, *, as_json: bool) -> int:
     return 0
 
 
-def run_refresh(config: Config, text: str) -> int:
-    """Ask the upstream for one tag now, whatever is cached of it."""
+def run_refresh(config: Config, text: str, *, as_json: bool) -> int:
+    """Ask the upstream for one tag now, whatever is cached of it, and print what it is."""
     try:
         reference = _reference(config, text)
         host = reference.host
@@ -77,7 +77,11 @@ def run_refresh(config: Config, text: str) -> int:
     except OciError as error:
         print(f"{text}: {error}", file=sys.stderr)
         return 1
-    print(f"{reference.name}:{reference.tag or 'latest'} is {digest}")
+    tag = reference.tag or "latest"
+    if as_json:
+        print(json.dumps({"name": str(reference.name), "tag": tag, "digest": digest}, indent=2))
+    else:
+        print(f"{reference.name}:{tag} is {digest}")
     return 0
 
 

@@ -103,7 +103,7 @@ def _run_cache(options: argparse.Namespace, config: Config) -> int:
         case "stats":
             return cache.run_stats(config, as_json=options.json)
         case "refresh":
-            return cache.run_refresh(config, options.name)
+            return cache.run_refresh(config, options.name, as_json=options.json)
         case "forget":
             return cache.run_forget(config, options.name)
         case _:
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parts = command.add_subparsers(dest="cache_command", required=True, metavar="COMMAND")
     parts.add_parser("ls", parents=[common, reading], help="list cached tags and manifests")
     parts.add_parser("stats", parents=[common, reading], help="how much is cached")
-    part = parts.add_parser("refresh", parents=[common], help="ask the upstream for one tag now")
+    part = parts.add_parser("refresh", parents=[common, reading], help="ask the upstream for one tag now")
     part.add_argument("name", metavar="NAME:TAG", help="the tag, as docker.io/library/ubuntu:22.04")
     part = parts.add_parser("forget", parents=[common], help="forget one tag, or a whole repository")
     part.add_argument("name", metavar="NAME[:TAG]", help="what to forget")

@@ -93,6 +93,17 @@ class ManifestLinks:
         yield from self.blobs
 
 
+def referrer(manifest: Manifest, links: ManifestLinks) -> Descriptor:
+    """A manifest as the referrers API lists it (distribution-spec 1.1, "Listing Referrers")."""
+    return Descriptor(
+        manifest.media_type,
+        manifest.digest,
+        len(manifest.content),
+        artifact_type=links.artifact_type,
+        annotations=links.annotations or {},
+    )
+
+
 def serving_type(document: Mapping[str, Any], descriptor_type: str | None) -> str | None:
     """The Content-Type of a manifest: its own `mediaType` where known, else its descriptor's, else by shape."""
     own = document.get("mediaType")

@@ -5,6 +5,7 @@ of their own now and then, and whoever is asked adds them up.
 """
 
 import json
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -42,15 +43,15 @@ GAUGES: Mapping[str, tuple[str, Labels]] = {
     ),
     "mirror_upstream_ratelimit_remaining": ("What the upstream last said is left.", ("upstream",)),
 }
-# The same in every worker: the largest counts, not the sum.
-_SHARED_GAUGES = frozenset(
-    {
-        "mirror_cache_size_bytes",
-        "mirror_local_repositories",
-        "mirror_upstream_open_seconds",
-        "mirror_upstream_ratelimit_remaining",
-    }
-)
+# The same in every worker: one counts, not the sum. The largest; of what is left, the least: it warns too early
+# rather than too late.
+_Join = Callable[[float, float], float]
+_SHARED_GAUGES: Mapping[str, _Join] = {
+    "mirror_cache_size_bytes": max,
+    "mirror_local_repositories": max,
+    "mirror_upstream_open_seconds": max,
+    "mirror_upstream_ratelimit_remaining": min,
+}
 
 Values = dict[str, dict[Labels, float]]
 
@@ -176,5 +177,6 @@ def _unpacked(document: dict[str, list[list[object]]]) -> Values:
 def _add(total: Values, values: Values) -> None:
     for name, of in values.items():
         for labels, value in of.items():
-            known = total[name].get(labels, 0)
-            total[name][labels] = max(known, value) if name in _SHARED_GAUGES else known + value
+            known = total[name].get(labels)
+            both: _Join = _SHARED_GAUGES.get(name, operator.add)
+            total[name][labels] = value if known is None else both(known, value)

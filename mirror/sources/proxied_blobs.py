@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from mirror.oci.digest import Digest
-from mirror.oci.errors import BlobUnknown, OciError, Unavailable, Unknown
+from mirror.oci.errors import BlobUnknown, Denied, OciError, Unknown
 from mirror.oci.names import Host
 from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
@@ -94,11 +94,12 @@ class ProxiedBlobs:
                 self._freshness.negatives.put(question.name, question.reference, error)
                 raise error from failure
             stale = self._freshness.negatives.stale(question.name, question.reference)
-            raise (stale if isinstance(error, Unavailable) and stale else error) from failure
+            counts = isinstance(error, Denied) and self._policy.refuse_gone
+            raise (error if stale is None or counts else stale) from failure
         await keep("membership", repository.name, lambda: repository.link(digest, size))
         self._freshness.negatives.drop(question.name, question.reference)
-        status = "fwd=uri-miss; collapsed" if pull.collapsed else "fwd=uri-miss; stored"
-        return Found(pull.body, self._freshness.origin(status, None, 0))
+        how = "; collapsed" if pull.collapsed else "; stored" if self._blobs.keeps(size) else ""
+        return Found(pull.body, self._freshness.origin(f"fwd=uri-miss{how}", None, 0))
 
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
         async def ask() -> int:

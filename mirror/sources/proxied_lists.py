@@ -3,7 +3,7 @@
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,11 +11,12 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid, NameUnknown, OciError, Unavailable
 from mirror.oci.manifest import Manifest, ManifestLinks
+from mirror.sources.cached_referrers import CachedReferrers
 from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found, Origin
 from mirror.sources.staleness import Freshness, Kept, Question
-from mirror.store.lists import TAGS, CachedList
+from mirror.store.lists import TAGS
 from mirror.store.repository import CachedRepository
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.errors import NoReferrersApi, NotFound
@@ -41,11 +42,19 @@ class Tags(Protocol):
 class ProxiedLists:
     """Lists of one upstream."""
 
-    def __init__(self, client: UpstreamClient, policy: Policy, freshness: Freshness, manifests: Tags) -> None:
+    def __init__(
+        self,
+        client: UpstreamClient,
+        policy: Policy,
+        freshness: Freshness,
+        manifests: Tags,
+        cached: CachedReferrers,
+    ) -> None:
         self._client = client
         self._policy = policy
         self._freshness = freshness
         self._manifests = manifests
+        self._cached = cached
         self._has_api = False
         self._no_api_until = 0.0
 
@@ -53,6 +62,7 @@ class ProxiedLists:
         """A page of the upstream's tags; of the cached ones where the list was never had and cannot be."""
         await repository.ready_list(TAGS)
         cached = repository.list(TAGS)
+        kept = Kept(cached.tags, cached.fetched_at) if cached and cached.tags is not None else None
         question = Question(
             repository.name,
             # No tag's own key: none has a space.
@@ -62,10 +72,10 @@ class ProxiedLists:
             NameUnknown({"name": str(repository.name)}),
         )
         try:
-            found = await self._freshness.answer(question, _kept(cached, _tags))
+            found = await self._freshness.answer(question, kept)
         except OciError as error:
             own = repository.tags()
-            if cached is not None or not own or self._counts(error):
+            if kept is not None or not own or self._counts(error):
                 raise
             found = Found(own, _from_cache(self._freshness.origin("hit", None, 0)))
         start = bisect_right(found.value, last) if last else 0
@@ -75,6 +85,7 @@ class ProxiedLists:
         """What refers to `subject`, by the API or the fallback tag; empty for a repository that exists."""
         await repository.ready_list(subject)
         cached = repository.list(subject)
+        kept = Kept(cached.referrers, cached.fetched_at) if cached and cached.referrers is not None else None
         question = Question(
             repository.name,
             f"referrers {subject}",
@@ -83,12 +94,18 @@ class ProxiedLists:
             NameUnknown({"name": str(repository.name)}),
         )
         try:
-            return await self._freshness.answer(question, _kept(cached, _descriptors))
+            return await self._freshness.answer(question, kept)
         except OciError as error:
-            if cached is not None or not repository.exists() or self._counts(error):
+            if kept is not None or not repository.exists() or self._counts(error):
                 raise
-            fallback = await self._manifests.cached(repository, subject.fallback_tag)
-            return Found(_children(fallback), _from_cache(self._freshness.origin("hit", None, 0)))
+            found = await self._cached_referrers(repository, subject)
+            return Found(found, _from_cache(self._freshness.origin("hit", None, 0)))
+
+    async def _cached_referrers(self, repository: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
+        """What the cached fallback tag lists, and the cached manifests that refer to the subject."""
+        listed = _children(await self._manifests.cached(repository, subject.fallback_tag))
+        found = await asyncio.to_thread(self._cached.of, repository, subject)
+        return list({one.digest: one for one in (*listed, *found)}.values())
 
     def _counts(self, error: OciError) -> bool:
         """Whether what the upstream said stands also where something is cached."""
@@ -126,22 +143,6 @@ class ProxiedLists:
             return ()
         await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
         return found
-
-
-def _kept(cached: CachedList | None, read: Callable[[Any], Sequence[Any]]) -> Kept[Sequence[Any]] | None:
-    """What was cached; None where it is not what this program writes."""
-    try:
-        return Kept(read(cached.document), cached.fetched_at) if cached is not None else None
-    except (AttributeError, TypeError, ManifestInvalid):
-        return None
-
-
-def _tags(document: Any) -> Sequence[str]:
-    return [tag for tag in document.get("tags", ()) if isinstance(tag, str)]
-
-
-def _descriptors(document: Any) -> Sequence[Descriptor]:
-    return [Descriptor.from_json(entry) for entry in document.get("manifests", ())]
 
 
 def _document(descriptors: Sequence[Descriptor]) -> dict[str, Any]:

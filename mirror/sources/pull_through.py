@@ -12,6 +12,7 @@ from mirror.oci.digest import Digest, is_digest
 from mirror.oci.errors import BadGateway, ManifestInvalid, ManifestUnknown
 from mirror.oci.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestLinks
 from mirror.oci.names import Host, Name
+from mirror.sources.cached_referrers import CachedReferrers
 from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy, check_askable, denied
 from mirror.sources.prefetch import ReferrersPrefetch
@@ -38,7 +39,7 @@ class PullThrough:
         self._policy = policy
         self._freshness = Freshness(host, policy, cache.index)
         self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness)
-        self._lists = ProxiedLists(client, policy, self._freshness, self)
+        self._lists = ProxiedLists(client, policy, self._freshness, self, CachedReferrers(self._read_small))
         self._prefetch = ReferrersPrefetch(self) if policy.prefetch_referrers else None
 
     async def stop(self) -> None:

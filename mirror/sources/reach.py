@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.sources.library import Library, ReadManifest
+from mirror.oci.manifest import referrer
+from mirror.sources.library import Library
 from mirror.sources.place import Place
 from mirror.sources.snapshot import Candidate, LocalRepository
 
@@ -129,16 +130,6 @@ class Reach:
         for child in found.links.blobs:
             self._add(child, near, is_manifest=False)
         if found.links.subject is not None:
-            self._referrers.setdefault(found.links.subject, {})[descriptor.digest] = referrer(found)
-
-
-def referrer(found: ReadManifest) -> Descriptor:
-    """A manifest as the referrers API lists it (distribution-spec 1.1, "Listing Referrers")."""
-    manifest, links = found.manifest, found.links
-    return Descriptor(
-        manifest.media_type,
-        manifest.digest,
-        len(manifest.content),
-        artifact_type=links.artifact_type,
-        annotations=links.annotations or {},
-    )
+            self._referrers.setdefault(found.links.subject, {})[descriptor.digest] = referrer(
+                found.manifest, found.links
+            )

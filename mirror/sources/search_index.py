@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mirror.logs import event
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.names import Host, Name
@@ -171,8 +173,12 @@ class SearchFiller:
                 try:
                     await self._update(local.view, walks)
                     self._failing = False
-                except Exception:
+                except (sqlite3.Error, OSError) as error:
                     # Search is behind for once; everything else goes on. A full disk is told of once.
+                    if not self._failing:
+                        event(log, logging.ERROR, "search_not_updated", reason=error)
+                    self._failing = True
+                except Exception:
                     if not self._failing:
                         log.exception("search_not_updated")
                     self._failing = True

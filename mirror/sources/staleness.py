@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from mirror.oci.errors import OciError, Unknown
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 # How long an answer may be given again without a look at the files: another process may have changed them.
 LOOK_AGAIN_SECONDS = 1.0
+# How far clocks of machines on one cache, or one that is being corrected, may be apart.
+CLOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Freshness:
             return Found(
                 await self._cold(question), self.origin("fwd=uri-miss; stored", question, question.ttl_seconds)
             )
-        age = max(0.0, time.time() - kept.checked_at)
+        age = _age_seconds(kept, question.ttl_seconds)
         if age < question.ttl_seconds:
             return Found(kept.value, self.origin("hit", question, question.ttl_seconds - age))
         limit = self._policy.stale_for_seconds
@@ -77,7 +79,7 @@ class Freshness:
             try:
                 value = await self._flights.ask_within(question.key, question.ask, self._policy.stale_after_seconds)
             except UpstreamError as error:
-                if self._policy.refuse_gone and means_gone(error):
+                if self._counts(error):
                     raise translated(error, question.unknown) from error
                 return self._stale(question, kept, age)
             except (OciError, TimeoutError):
@@ -97,15 +99,9 @@ class Freshness:
         return Origin(status, self._host, fresh_until=until, private=self._policy.private, used=used)
 
     def _stale(self, question: Question[T], kept: Kept[T], age: float) -> Found[T]:
-        origin = Origin(
-            f"hit; ttl=-{math.ceil(age - question.ttl_seconds)}",
-            self._host,
-            age_seconds=age,
-            fresh_until=time.monotonic() + LOOK_AGAIN_SECONDS,
-            private=self._policy.private,
-            used=question.used,
-        )
-        return Found(kept.value, origin)
+        # Given again unasked no longer than a fresh one would be: a time of 0 means that each one asks.
+        origin = self.origin(f"hit; ttl=-{math.ceil(age - question.ttl_seconds)}", question, question.ttl_seconds)
+        return Found(kept.value, replace(origin, age_seconds=age))
 
     async def _cold(self, question: Question[T]) -> T:
         unknown = self.negatives.fresh(question.name, question.reference)
@@ -121,6 +117,16 @@ class Freshness:
             if isinstance(error, NotFound) and isinstance(found, Unknown):
                 self.negatives.put(question.name, question.reference, found)
                 raise found from error
-            raise believed or found from error
+            raise (found if believed is None or self._counts(error) else believed) from error
         self.negatives.drop(question.name, question.reference)
         return value
+
+    def _counts(self, error: UpstreamError) -> bool:
+        """Whether what the upstream says now stands against what it said before."""
+        return self._policy.refuse_gone and means_gone(error)
+
+
+def _age_seconds(kept: Kept[Any], ttl_seconds: float) -> float:
+    """What was checked later than now was so by a clock that was wrong: it is not fresh, however long it would be."""
+    age = time.time() - kept.checked_at
+    return max(0.0, age) if age >= -CLOCK_SECONDS else ttl_seconds

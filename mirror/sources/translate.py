@@ -16,6 +16,9 @@ def translated(error: upstream.UpstreamError, unknown: Unknown) -> OciError:
         case upstream.Unauthorized():
             # Never 401: there is no challenge of ours that the client could answer.
             return Denied(where)
+        case upstream.Overloaded():
+            # An answer, and a 5xx like the others: only that we do not ask now is worth a 503.
+            return BadGateway(where)
         case upstream.Unavailable():
             return Unavailable(where, error.retry_after_seconds or RETRY_AFTER_SECONDS)
         case upstream.TimedOut():

@@ -51,17 +51,20 @@ class ArchiveState:
         self._file = Path(file)
         self._file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._database = self._open()
-        except sqlite3.OperationalError:
-            raise  # locked, or no permission: not damaged
+            self._database = self._open(self._file)
+        except sqlite3.OperationalError as error:
+            # Locked, full, read-only: not damaged.
+            log.warning("what is learnt of archives is kept until the stop only: %s: %s", file, error)
+            self._database = self._open(":memory:")
         except sqlite3.DatabaseError as error:
             log.warning("%s is damaged (%s) and is begun anew", file, error)
             for name in (self._file, *(self._file.with_name(f"{self._file.name}{end}") for end in ("-wal", "-shm"))):
                 name.unlink(missing_ok=True)
-            self._database = self._open()
+            self._database = self._open(self._file)
 
-    def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._file, timeout=30, isolation_level=None, check_same_thread=False)
+    @staticmethod
+    def _open(file: Path | str) -> sqlite3.Connection:
+        database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")

@@ -49,6 +49,11 @@ class BlobStore:
         """Size in bytes of a blob that is here; opens nothing."""
         return await asyncio.to_thread(self.pool.size, digest)
 
+    def keeps(self, size: int) -> bool:
+        """Whether a blob of `size` bytes is stored when it comes; larger ones are passed through."""
+        limit = self._limits.max_blob_bytes
+        return limit is None or size <= limit
+
     @asynccontextmanager
     async def open(self, digest: Digest) -> AsyncIterator[FileSlice]:
         """A blob that is here, in use (no eviction) as long as the context is. Raises BlobUnknown."""

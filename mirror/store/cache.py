@@ -16,9 +16,9 @@ from mirror.store.names import NameStore
 
 log = logging.getLogger(__name__)
 
-# Evictions begin this long after a blob came, so that a pull of many layers asks once.
-EVICT_AFTER_SECONDS = 0.2
-# Where all that could go is in use or pinned, it is looked at again after pauses that grow to this.
+# Where an eviction was not enough, the next one follows after this; where all that could go is in use or pinned,
+# after pauses that grow.
+EVICT_PAUSE_SECONDS = 0.2
 MAX_EVICT_PAUSE_SECONDS = 30.0
 
 
@@ -26,10 +26,11 @@ class Cache:
     """Everything that is kept of upstreams, below `path`. Enter it to use it."""
 
     def __init__(self, path: Path, max_bytes: int | None, pins: Sequence[str] = ()) -> None:
-        self.index = CacheIndex(path / "index.db")
-        self.names = NameStore(path / "names", self.index)
+        # First of all, for it makes the folder or says why not.
         # A blob that the whole cache cannot hold is not worth emptying it for.
         self.blobs = BlobStore(path, Limits(max_blob_bytes=max_bytes), self._stored)
+        self.index = CacheIndex(path / "index.db")
+        self.names = NameStore(path / "names", self.index)
         self.evictor = Evictor(self.blobs.pool, self.names, self.index, max_bytes, pins)
         self.evicted_bytes = 0
         self.evicted_tags = 0
@@ -77,8 +78,7 @@ class Cache:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._grown.wait()
-            await asyncio.sleep(EVICT_AFTER_SECONDS)
-            # Before the eviction: what comes while it runs is the next one's.
+            # Before the eviction, which begins at once: what comes while it runs is the next one's.
             self._grown.clear()
             try:
                 evicted = await asyncio.to_thread(self.evictor.evict)
@@ -91,6 +91,6 @@ class Cache:
             if not over:
                 pause = None
             elif evicted.blobs:
-                pause = EVICT_AFTER_SECONDS
+                pause = EVICT_PAUSE_SECONDS
             else:
-                pause = min(2 * (pause or EVICT_AFTER_SECONDS), MAX_EVICT_PAUSE_SECONDS)
+                pause = min(2 * (pause or EVICT_PAUSE_SECONDS), MAX_EVICT_PAUSE_SECONDS)

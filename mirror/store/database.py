@@ -17,8 +17,9 @@ SCHEMA_VERSION = 2
 _BUSY_SECONDS = 5.0
 # Readers of a WAL wait for nobody but a recovery; they are on the event loop.
 _READER_BUSY_SECONDS = 0.05
-# Damage, no database, another shape, a short read: made anew. The rest (full, read-only, busy) is the disk's.
-_DAMAGE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# Damage, no database, another shape, a short read: made anew. The rest (full, read-only, busy) is the disk's; where
+# it is full, the file beside it that processes share cannot be made, which is told as an I/O error too.
+_DAMAGE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _SCHEMA = """
 BEGIN;
@@ -115,7 +116,7 @@ def open_database(path: Path) -> tuple[Database, bool]:
             try:
                 return _prepared(path)
             except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE:
+                if not is_damage(error):
                     raise
                 log.warning("the cache's index %s is made anew: %s", path, error)
                 for suffix in ("", "-wal", "-shm"):
@@ -124,6 +125,12 @@ def open_database(path: Path) -> tuple[Database, bool]:
     except (OSError, sqlite3.Error) as error:
         log.warning("the cache's index %s is kept in memory: %s", path, error)
         return _prepared(None)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is to blame; else it may be right, and is the disk's or another process's to give."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
 def _prepared(path: Path | None) -> tuple[Database, bool]:

@@ -2,14 +2,18 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Literal
 
 from cachetools import LRUCache
 
+from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.errors import ManifestInvalid
 from mirror.store.lines import replace_file
 from mirror.store.records import format_time, parse_time
 
@@ -22,9 +26,12 @@ MAX_LISTS = 4096
 _MEMORY_BYTES = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CachedList:
-    """A list as it was put, any JSON value; all who ask share it, unchanged. `fetched_at` in Unix seconds."""
+    """A list as it was put, any JSON value; all who ask share it, unchanged. `fetched_at` in Unix seconds.
+
+    What it lists is read from it once: a page of many thousands costs what one of few does.
+    """
 
     document: Any
     fetched_at: float
@@ -37,6 +44,25 @@ class CachedList:
                 return False
         return True
 
+    @cached_property
+    def tags(self) -> Sequence[str] | None:
+        """In the order in which they were put; None where the document is no list of tags."""
+        match self.document:
+            case {"tags": [*tags]}:
+                return [tag for tag in tags if isinstance(tag, str)]
+        return None
+
+    @cached_property
+    def referrers(self) -> Sequence[Descriptor] | None:
+        """The same of what refers to a subject."""
+        try:
+            match self.document:
+                case {"manifests": [*entries]}:
+                    return [Descriptor.from_json(entry) for entry in entries]
+        except ManifestInvalid:
+            pass
+        return None
+
 
 _Stamp = tuple[int, int, int]
 
@@ -46,7 +72,9 @@ class ListMemory:
 
     def __init__(self, max_bytes: int = _MEMORY_BYTES) -> None:
         self._entries: LRUCache[str, tuple[_Stamp, CachedList | None]] = LRUCache(
-            max_bytes, getsizeof=lambda entry: 500 + 4 * entry[0][1]
+            # The document, and what was read from it.
+            max_bytes,
+            getsizeof=lambda entry: 500 + 8 * entry[0][1],
         )
         self._lock = Lock()
 

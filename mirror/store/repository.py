@@ -19,7 +19,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.names import Name
 from mirror.store.index import CacheIndex
 from mirror.store.links import Links
-from mirror.store.lists import CachedList, ListKind, ListMemory, Lists
+from mirror.store.lists import TAGS, CachedList, ListKind, ListMemory, Lists
 from mirror.store.lock import locked
 from mirror.store.records import Record, Table, forget_digest_line, forget_tag_line
 from mirror.store.table import TableFile
@@ -74,7 +74,12 @@ class CachedRepository:
     async def ready_list(self, kind: ListKind) -> None:
         """The same for one list."""
         if self._lists.pending_bytes(kind) > _INLINE_BYTES:
-            await asyncio.to_thread(self._lists.get, kind)
+            await asyncio.to_thread(self._read_list, kind)
+
+    def _read_list(self, kind: ListKind) -> None:
+        found = self._lists.get(kind)
+        if found is not None:
+            _ = found.tags if kind == TAGS else found.referrers
 
     def refresh(self) -> None:
         """Bring memory up to date."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from mirror.store.database import is_damage
 from mirror.store.lock import locked
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,9 @@ def _open_or_make(path: Path | None) -> tuple[sqlite3.Connection, Path | None]:
     try:
         return connect(path), path
     except sqlite3.Error as error:
-        log.warning("the search index %s is made anew: %s", path, error)
-    if path is not None:
+        damaged = is_damage(error)
+        log.warning("the search index %s is %s: %s", path, "made anew" if damaged else "not used", error)
+    if path is not None and damaged:
         with suppress(OSError, sqlite3.Error):
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from mirror.upstream.challenge import Challenge
 from mirror.upstream.connections import Connections, Role
 from mirror.upstream.credentials import Credentials, CredentialsUnreadable
 from mirror.upstream.errors import BadAnswer, RealmRefused, Unauthorized, UpstreamError
-from mirror.upstream.events import Observe, TokenFetched
+from mirror.upstream.events import Observe, OperatorNeeded, TokenFetched
 from mirror.upstream.http import refusal, send
 from mirror.upstream.redirects import REDIRECTS
 
@@ -127,7 +127,9 @@ class Authorizer:
         try:
             return await self._settings.credentials.get(fresh=fresh)
         except CredentialsUnreadable as error:
-            raise Unauthorized(self._settings.host, f"no credentials to show: {error}") from None
+            # Where they lie is nobody's business but the operator's.
+            self._observe(OperatorNeeded(self._settings.host, "credentials_unreadable", str(error)))
+            raise Unauthorized(self._settings.host, "the configured credentials cannot be read") from None
 
     # Tokens -----------------------------------------------------------------------------------------------------
 
@@ -203,8 +205,9 @@ class Authorizer:
             raise Unauthorized(host, "the challenge names no token service")
         listed = {authority, f"{authority}:{url.port}"} if url.is_default_port() else {authority}
         if listed.isdisjoint({_authority(self._origin), *self._settings.realms}):
-            line = f"realms: [{authority}]"
-            raise RealmRefused(host, f"its token service is on another host; to trust it, configure `{line}`")
+            reason = f"its token service is on another host; to trust it, configure `realms: [{authority}]`"
+            self._observe(OperatorNeeded(host, "realm_refused", reason))
+            raise RealmRefused(host, reason)
         if url.scheme == "http" and self._origin.scheme == "https" and not self._settings.tls.insecure:
             raise RealmRefused(host, f"its token service at {authority} is plain http, and the registry https")
         return url.with_user(None).with_fragment(None)

@@ -1,12 +1,12 @@
 """Not asking an endpoint that fails, or that asked not to be asked; shared by the processes on one cache."""
 
 import hashlib
-import mmap
 import os
 import struct
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -79,10 +79,11 @@ class MemoryBreakerState:
 
 
 class FileBreakerState:
-    """For many processes: a few bytes of a file that all of them map, so that reading costs no system call.
+    """For many processes: a few bytes of a file that all of them have open, and that no disk is waited for.
 
     A record that another process is just writing has a wrong checksum, and the last good one counts. The file is
-    opened when this is made: at start, not in the event loop. Whoever owns `folder` clears it at the start of all.
+    opened when this is made: at start, not in the event loop. Raises OSError where it cannot be. Whoever owns
+    `folder` clears it at the start of all.
     """
 
     _FORMAT = struct.Struct("<IdI")
@@ -92,31 +93,38 @@ class FileBreakerState:
     def __init__(self, folder: Path, key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.breaker"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(fd, self._SIZE)
-            self._map = mmap.mmap(fd, self._SIZE)
-        finally:
-            os.close(fd)
+        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._last = BreakerRecord()
 
     def load(self) -> BreakerRecord:
+        raw = b""
         # Requests that end after the client was closed still report.
-        raw = bytes(self._SIZE) if self._map.closed else self._map[:]
+        if self._fd is not None:
+            with suppress(OSError):
+                raw = os.pread(self._fd, self._SIZE, 0)
         body, check = raw[: self._FORMAT.size], raw[self._FORMAT.size :]
-        if self._CHECK.unpack(check)[0] == zlib.crc32(body):
+        if len(raw) == self._SIZE and self._CHECK.unpack(check)[0] == zlib.crc32(body):
             failures, open_until, cause = self._FORMAT.unpack(body)
             self._last = BreakerRecord(failures, open_until, Cause(cause))
         return self._last
 
     def store(self, record: BreakerRecord) -> None:
-        body = self._FORMAT.pack(record.failures, record.open_until, record.cause)
         self._last = record
-        if not self._map.closed:
-            self._map[:] = body + self._CHECK.pack(zlib.crc32(body))
+        if self._fd is None:
+            return
+        body = self._FORMAT.pack(record.failures, record.open_until, record.cause)
+        try:
+            written = os.pwrite(self._fd, body + self._CHECK.pack(zlib.crc32(body)), 0)
+        except OSError:
+            written = 0
+        if written < self._SIZE:
+            # A full disk: what the file says is not what happened, so this process goes by what it saw itself.
+            self.close()
 
     def close(self) -> None:
-        self._map.close()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 def _is_failure(error: UpstreamError) -> bool:
@@ -193,13 +201,13 @@ class Breaker:
         """Count what an endpoint did; errors that are answers (404, 401) or another host's count as success."""
         if isinstance(error, Unavailable) and not error.elsewhere:
             cause = Cause.RATE_LIMITED if isinstance(error, RateLimited) else Cause.UNAVAILABLE
-            self._open(error.retry_after_seconds, cause, self._state.load().failures + 1)
+            self._open(error.retry_after_seconds, cause, self._state.load().failures + 1, error.reason)
         elif _is_failure(error) and not error.elsewhere:
-            self._count(probe)
+            self._count(probe, error.reason)
         else:
             self.succeeded(probe)
 
-    def _count(self, probe: bool) -> None:
+    def _count(self, probe: bool, reason: str) -> None:
         record = self._state.load()
         if record.cause is not Cause.NONE and not probe:
             # Sent before it opened: fifty that fail together are one failure, not thirty seconds.
@@ -209,10 +217,12 @@ class Breaker:
             self._state.store(BreakerRecord(failures))
             return
         beyond = max(0, failures - THRESHOLD)
-        self._open(min(MAX_OPEN_SECONDS, FIRST_OPEN_SECONDS * 2.0**beyond), Cause.FAILURES, failures)
+        self._open(min(MAX_OPEN_SECONDS, FIRST_OPEN_SECONDS * 2.0**beyond), Cause.FAILURES, failures, reason)
 
-    def _open(self, seconds: float, cause: Cause, failures: int) -> None:
+    def _open(self, seconds: float, cause: Cause, failures: int, reason: str) -> None:
         seconds = min(seconds, MAX_RETRY_AFTER_SECONDS)
+        was_asked = self._state.load().cause is Cause.NONE
         # Bounded, so that the exponent is: sixty doublings are long beyond every cap.
         self._state.store(BreakerRecord(min(failures, THRESHOLD + 60), self._now() + seconds, cause))
-        self._observe(BreakerMoved(self._host, self._url, seconds))
+        if was_asked:
+            self._observe(BreakerMoved(self._host, self._url, seconds, reason))

@@ -1,7 +1,7 @@
 """The client of one upstream registry: what may be asked of it (distribution-spec 1.1, "Endpoints")."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Self, TypeVar
 
@@ -81,15 +81,9 @@ class UpstreamClient:
         await self.close()
 
     @property
-    def ratelimit_remaining(self) -> int | None:
-        """The lowest RateLimit-Remaining that an endpoint said last; None where none did."""
-        said = [one.ratelimit_remaining for one in self._exchanges if one.ratelimit_remaining is not None]
-        return min(said, default=None)
-
-    @property
-    def open_seconds(self) -> float:
-        """How long no endpoint will be asked; 0 where one will."""
-        return min((one.breaker.open_seconds for one in self._exchanges), default=0.0)
+    def open_seconds(self) -> Mapping[str, float]:
+        """How long each endpoint will not be asked, by its URL; 0 where it will."""
+        return {one.endpoint.url: one.breaker.open_seconds for one in self._exchanges}
 
     async def head_manifest(
         self, repository: str, reference: str, *, deadline_seconds: float | None = None

@@ -1,10 +1,10 @@
-"""Who we are to an upstream: credentials from the configuration, the environment, or a file.
+"""Who we are to an upstream: credentials from the configuration (where `${NAME}` is the environment's) or a file.
 
 Docker's own configuration and its helpers are in `docker_config`.
 """
 
 import asyncio
-import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -49,19 +49,7 @@ class StaticCredentials:
         return self.credentials
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentCredentials:
-    """User and password from two environment variables; anonymous where the first is not set."""
-
-    username_variable: str
-    password_variable: str
-
-    async def get(self, *, fresh: bool = False) -> Credentials | None:
-        username = os.environ.get(self.username_variable)
-        return Credentials(username, os.environ.get(self.password_variable, "")) if username else None
-
-
-class CachedCredentials:
+class CachedCredentials(ABC):
     """Reads on first use, and again when asked for fresh ones. Many askers cause one reading."""
 
     def __init__(self) -> None:
@@ -81,8 +69,9 @@ class CachedCredentials:
                 self._readings += 1
             return self._credentials
 
+    @abstractmethod
     async def read(self) -> Credentials | None:
-        raise NotImplementedError
+        """What stands there now. Raises CredentialsUnreadable."""
 
 
 class FileCredentials(CachedCredentials):

@@ -110,5 +110,9 @@ class RateLimited(Unavailable):
     """429."""
 
 
+class Overloaded(Unavailable):
+    """503 with Retry-After, as the upstream said it; while the wait lasts, it is a plain Unavailable."""
+
+
 class BreakerOpen(Unavailable):
     """Failed too often in a row: not asked at all for a while."""

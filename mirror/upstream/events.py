@@ -1,7 +1,8 @@
-"""What a client of an upstream tells whoever counts: plain values, for metrics made elsewhere."""
+"""What a client of an upstream tells: plain values, for metrics and log lines made elsewhere."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,23 @@ class TokenFetched:
 
 @dataclass(frozen=True, slots=True)
 class BreakerMoved:
-    """`open_seconds`: how long the endpoint is not asked; 0: it is asked again."""
+    """An endpoint that was asked is not, for `reason`, and for `open_seconds` at first; 0: it is asked again."""
 
     host: str
     endpoint_url: str
     open_seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorNeeded:
+    """What only the configuration can put right: `what` is `realm_refused` (a challenge names a token service that
+    is not listed, and `reason` has the line to add) or `credentials_unreadable`.
+    """
+
+    host: str
+    what: Literal["realm_refused", "credentials_unreadable"]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +56,7 @@ class RateLimitSeen:
     remaining: int
 
 
-UpstreamEvent = RequestDone | BytesReceived | TokenFetched | BreakerMoved | RateLimitSeen
+UpstreamEvent = RequestDone | BytesReceived | TokenFetched | BreakerMoved | RateLimitSeen | OperatorNeeded
 Observe = Callable[[UpstreamEvent], None]
 
 

@@ -23,14 +23,13 @@ _TRIES = 3
 
 
 class Exchange:
-    """One endpoint. `ratelimit_remaining` is what it said last, for metrics."""
+    """One endpoint."""
 
     def __init__(self, endpoint: Endpoint, connections: Connections, breaker: Breaker, observe: Observe) -> None:
         self.host, self.endpoint, self.breaker = connections.settings.host, endpoint, breaker
         self._connections, self._observe = connections, observe
         self._base = URL(endpoint.url)
         self._auth = Authorizer(self._base.origin(), connections, observe)
-        self.ratelimit_remaining: int | None = None
         connections.gate.note_host(self._base.host or "")
 
     async def close(self) -> None:
@@ -71,8 +70,7 @@ class Exchange:
             self._observe(RequestDone(self.host, method, status, time.monotonic() - started))
         remaining = _REMAINING.fullmatch(answer.headers.get("RateLimit-Remaining", ""))
         if remaining and not answer.elsewhere:
-            self.ratelimit_remaining = int(remaining[1])
-            self._observe(RateLimitSeen(self.host, self.ratelimit_remaining))
+            self._observe(RateLimitSeen(self.host, int(remaining[1])))
         return answer
 
     def next_page(self, answer: Answer, current: URL) -> URL | None:

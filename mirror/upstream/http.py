@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from mirror.upstream.errors import (
     BadAnswer,
     Cut,
     NotFound,
+    Overloaded,
     RangeRefused,
     RateLimited,
     RedirectRefused,
@@ -26,7 +28,6 @@ from mirror.upstream.errors import (
     TimedOut,
     TooLarge,
     Unauthorized,
-    Unavailable,
     UpstreamError,
 )
 from mirror.upstream.events import BytesReceived, Observe, ignore
@@ -152,7 +153,9 @@ def _translate(host: str, error: Exception, elsewhere: bool, doing: str) -> Upst
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
             return Refused(host, f"the proxy does not let us through, {doing}", elsewhere=elsewhere)
         case aiohttp.ClientConnectorError(os_error=os_error):
-            return Refused(host, f"no connection ({os_error.strerror or 'refused'}), {doing}", elsewhere=elsewhere)
+            # Its own text has the address in it, which is the operator's business.
+            why = os.strerror(os_error.errno).lower() if os_error.errno else "refused"
+            return Refused(host, f"no connection ({why}), {doing}", elsewhere=elsewhere)
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
             return Cut(host, f"the connection was cut, {doing}", elsewhere=elsewhere)
         case _:
@@ -183,7 +186,7 @@ async def refusal(answer: Answer) -> UpstreamError:
             wait = DEFAULT_RETRY_AFTER_SECONDS if seconds is None else seconds
             return RateLimited(host, f"too many requests (429){where}", wait, elsewhere=elsewhere)
         case 503 if (seconds := retry_after_seconds(answer.headers)) is not None:
-            return Unavailable(host, f"asks to be left alone (503){where}", seconds, elsewhere=elsewhere)
+            return Overloaded(host, f"asks to be left alone (503){where}", seconds, elsewhere=elsewhere)
         case _:
             return BadAnswer(host, f"status {status}{where}", status=status, elsewhere=elsewhere)
 

@@ -75,6 +75,29 @@ def test_a_wrong_configuration_is_exit_status_2(folder: Path) -> None:
     assert "layots" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ls",),
+        ("search", "app"),
+        ("referrers", "team/app:1.0"),
+        ("cache", "ls"),
+        ("cache", "stats"),
+        ("cache", "refresh", "team/app:1.0"),
+        ("cache", "forget", "team/app:1.0"),
+    ],
+    ids=" ".join,
+)
+def test_a_cache_that_cannot_be_made_is_exit_status_2_and_one_line(folder: Path, command: tuple[str, ...]) -> None:
+    (folder / "file").write_text("no folder can be made below this")
+    config = "layouts: [layouts]\ncache: {path: file/cache}\nupstreams: {docker.io: {}}\n"
+    (folder / "config.yaml").write_text(config)
+    done = mirror(folder, *command)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert str(folder / "file" / "cache") in line
+
+
 def test_ls_is_a_table_of_what_there_is(folder: Path) -> None:
     done = mirror(folder, "ls")
     assert (done.returncode, done.stderr) == (0, "")

@@ -75,6 +75,9 @@ def test_refresh_asks_now_and_the_running_mirror_gives_what_was_found(setup: Set
     status, said, _ = setup.cache("refresh", "library/hello:latest")
     assert (status, moved in said) == (0, True)
     wait_until(lambda: all(setup.served() == moved for _ in range(6)), "the new digest", SOON_SECONDS)
+    status, said, _ = setup.cache("refresh", "library/hello:latest", "--json")
+    found = {"name": "docker.io/library/hello", "tag": "latest", "digest": moved}
+    assert (status, json.loads(said)) == (0, found)
     assert setup.cache("refresh", "docker.io/library/hello")[0] == 0, "latest is what no tag means"
 
 

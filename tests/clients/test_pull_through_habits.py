@@ -145,8 +145,12 @@ def test_cosign_verifies_and_misses_signatures_with_the_upstream_gone(
         upstreams = {"docker.io": upstream(signed.url), "quay.io": upstream(registry.url)}
         with mirroring(tmp_path / "mirror", upstreams, workers=workers) as mirror:
             verify = ["cosign", "verify", "--key", f"{key}.pub", "--private-infrastructure=true", *insecure]
+            signed_before = signed.blobs_sent()
             for stage in ("cold", "warm", "gone"):
                 if stage == "gone":
+                    sent = signed.blobs_sent() - signed_before
+                    assert sent
+                    assert set(sent.values()) == {1}, "what was there already was not fetched again"
                     signed.stop()
                     registry.stop()
                 cosign(*verify, f"{mirror.host}/docker.io/library/hello:latest")
@@ -205,6 +209,8 @@ def test_helm_asks_with_an_underscore_for_a_version_with_a_plus(
         pulls(">=1.0.0")
         assert any(access.path.endswith("/manifests/1.1.0_oci") for access in registry.accesses()[before:])
         sent = registry.blobs_sent()
+        assert sent
+        assert set(sent.values()) == {1}, "the second pull took nothing from it"
         registry.stop()
         pulls()
         pulls(">=1.0.0")

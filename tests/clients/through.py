@@ -64,5 +64,6 @@ def fill(command: str, folder: Path) -> tuple[Path, dict[str, Digest]]:
 
 
 def quiet(mirror: MirrorProcess) -> None:
-    """Nothing in the log that would trouble an operator."""
-    assert [event for event in mirror.events() if event["level"] not in ("info", "debug")] == []
+    """Nothing in the log that would trouble an operator, but that a registry that was stopped is left alone."""
+    loud = [event for event in mirror.events() if event["level"] not in ("info", "debug")]
+    assert [event for event in loud if event["event"] != "upstream_left_alone"] == []

@@ -1,7 +1,8 @@
 """Fixtures: `hubs(…)` and `start(server)` open servers that are closed with the test; `hub` is a plain one."""
 
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -52,3 +53,14 @@ async def hub(hubs: Hubs) -> Hub:
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     folder: Path = tmp_path_factory.mktemp("authority")
     return Authority(folder)
+
+
+@pytest.fixture
+def outer_address() -> str:
+    """An address of this machine that is not loopback: no packet is sent to find it."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return str(probe.getsockname()[0])

@@ -59,6 +59,7 @@ FAILURES = [
     Failing("500", Status(500), 502),
     Failing("502", Status(502), 502),
     Failing("503", Status(503), 502),
+    Failing("503 with Retry-After", Status(503, {"Retry-After": "9"}), 502),
     Failing("504", Status(504), 502),
     Failing("truncated body", Truncate(20), 502, in_body=True),
     Failing("wrong bytes", Corrupt(), 502, in_body=True),

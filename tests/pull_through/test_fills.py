@@ -202,7 +202,9 @@ async def test_blobs_larger_than_the_cache_are_passed_through(tmp_path: Path, hu
     config = {"cache": {"path": str(tmp_path / "cache"), "max_size": "2MiB"}}
     async with pulling(tmp_path, {HOST: upstream(hub)}, **config) as mirror:
         for _ in range(2):
-            assert (await mirror.get(path("blobs", digest))).body == content
+            answer = await mirror.get(path("blobs", digest))
+            assert answer.body == content
+            assert answer.headers["Cache-Status"] == f'mirror; fwd=uri-miss; detail="{HOST}"', "it was not stored"
         ranged = await mirror.get(path("blobs", digest), {"Range": f"bytes={MIB}-{2 * MIB - 1}"})
         assert (ranged.status, ranged.body) == (206, content[MIB : 2 * MIB])
         assert blob_files(mirror.cache) == []

@@ -2,9 +2,13 @@
 
 import asyncio
 import gc
+import re
+import time
 from pathlib import Path
 
 from mirror.oci.errors import Unknown
+from mirror.store.cache import Cache
+from mirror.store.lists import TAGS
 from tests.hub import BlackHole, Hub, NoDigest, Reset, Stall, Status, eventually
 from tests.hub.content import build_image
 from tests.hub.fixtures import Hubs
@@ -138,6 +142,23 @@ async def test_offline_contacts_nobody(tmp_path: Path, hub: Hub) -> None:
     assert len(hub.requests) == asked
 
 
+async def test_zero_means_asked_each_time_also_when_the_last_time_went_wrong(tmp_path: Path, hub: Hub) -> None:
+    image = hub.image(APP, "1")
+    targets = (TAG, path("tags", ""), path("referrers", image.digest))
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s", referrers_ttl="0s")}) as mirror:
+        for target in targets:
+            before = await mirror.get(target)
+            hub.fault(Status(500))
+            answer = await mirror.get(target)
+            assert (answer.status, answer.body, "Age" in answer.headers) == (200, before.body, True)
+            hub.heal()
+            asked = len(hub.requests)
+            for _ in range(3):
+                answer = await mirror.get(target)
+                assert (answer.status, answer.body, "Age" in answer.headers) == (200, before.body, False)
+            assert len(hub.requests) == asked + 3
+
+
 async def test_a_slow_upstream_is_waited_for_once_and_its_answer_comes_later(tmp_path: Path, hub: Hub) -> None:
     image = hub.image(APP, "1")
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s", stale_after="100ms")}) as mirror:
@@ -209,6 +230,21 @@ async def test_on_gone_refuse_lets_the_upstreams_refusal_count_and_nothing_else(
                 await asyncio.sleep(1.1)
 
 
+async def test_on_gone_refuse_counts_also_for_what_was_unknown_before(tmp_path: Path, hub: Hub) -> None:
+    hub.image(APP, "1")
+    keys = upstream(hub, tag_ttl="0s", unknown_ttl="0s", on_gone="refuse")
+    absent = path("manifests", "absent")
+    async with pulling(tmp_path, {HOST: keys}) as mirror:
+        assert (await mirror.get(absent)).status == 404
+        hub.fault(Status(403))
+        answer = await mirror.get(absent)
+        assert (answer.status, answer.code) == (403, "DENIED")
+        hub.heal()
+        hub.fault(Status(500))
+        answer = await mirror.get(absent)
+        assert (answer.status, "Age" in answer.headers) == (404, True)
+
+
 async def test_unknown_is_remembered_for_a_moment_and_believed_while_nobody_can_be_asked(
     tmp_path: Path, hub: Hub
 ) -> None:
@@ -266,6 +302,22 @@ async def test_a_rate_limit_is_kept_and_cached_content_flows(tmp_path: Path, hub
         assert len(hub.requests) == asked + 1
 
 
+async def test_an_upstream_that_asks_for_patience_fails_once_and_is_left_alone(tmp_path: Path, hub: Hub) -> None:
+    image = hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:
+        await pull(mirror, image, "1")
+        hub.fault(Status(503, {"Retry-After": "9"}), times=1)
+        answer = await mirror.get(path("manifests", "2"))
+        assert (answer.status, answer.code, "Retry-After" in answer.headers) == (502, "UNAVAILABLE", False)
+        asked = len(hub.requests)
+        for target in (path("manifests", "3"), path("blobs", "sha256:" + "0" * 64), path("tags", "", repository="b")):
+            answer = await mirror.get(target)
+            assert (answer.status, answer.code) == (503, "UNAVAILABLE")
+            assert 1 <= int(answer.headers["Retry-After"]) <= 9
+        await pull(mirror, image, "1")
+        assert len(hub.requests) == asked
+
+
 async def test_a_tag_called_tags_is_a_tag(tmp_path: Path, hub: Hub) -> None:
     image = hub.image(APP, "tags")
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:
@@ -274,6 +326,40 @@ async def test_a_tag_called_tags_is_a_tag(tmp_path: Path, hub: Hub) -> None:
             tag, found = await asyncio.gather(mirror.get(path("manifests", "tags")), mirror.get(path("tags", "")))
             assert (tag.status, tag.body) == (200, image.content)
             assert found.json()["tags"] == ["tags"]
+
+
+async def test_what_was_fetched_in_the_future_is_asked_for(tmp_path: Path, hub: Hub) -> None:
+    """A clock that was wrong and has been put right: nobody waits until it is that late."""
+    image = hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1h")}) as mirror:
+        await pull(mirror, image, "1")
+        assert (await mirror.get(path("tags", ""))).json()["tags"] == ["1"]
+    await asyncio.to_thread(_fetch_later, mirror.cache, time.time() + 1e7)
+    moved = hub.image(APP, "1", files={"new": b""})
+    hub.keep(APP, moved, "2")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1h")}) as mirror:
+        assert (await mirror.get(TAG)).body == moved.content
+        assert (await mirror.get(path("tags", ""))).json()["tags"] == ["1", "2"]
+        asked = len(hub.requests)
+        assert (await mirror.get(TAG)).body == moved.content
+        assert len(hub.requests) == asked
+    await asyncio.to_thread(_fetch_later, mirror.cache, time.time() + 1e7)
+    await hub.refuse()
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1h")}) as mirror:
+        answer = await mirror.get(TAG)
+        assert (answer.status, answer.body) == (200, moved.content)
+        assert re.fullmatch(r'mirror; hit; ttl=-\d+; detail="registry.test"', answer.headers["Cache-Status"])
+
+
+def _fetch_later(folder: Path, at: float) -> None:
+    with Cache(folder, None).opened() as kept:
+        for name in kept.names.iterate():
+            repository = kept.names.repository(name)
+            for tag, record in repository.records()[0].items():
+                repository.put_tag(tag, record.descriptor, fetched_at=at)
+            tags = repository.list(TAGS)
+            assert tags is not None
+            repository.put_list(TAGS, tags.document, at)
 
 
 async def test_two_mirrors_on_one_cache_see_what_the_other_learnt(tmp_path: Path, hub: Hub) -> None:

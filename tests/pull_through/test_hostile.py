@@ -70,6 +70,46 @@ async def test_a_redirect_to_where_we_do_not_go_is_a_clear_error(tmp_path: Path,
             assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize(
+    "name", ["127.0.0.1", "localhost", "127.1.2.3", "[::1]", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "x.localhost"]
+)
+async def test_an_upstream_elsewhere_leads_nobody_to_this_machine(
+    tmp_path: Path, hubs: Hubs, outer_address: str, name: str
+) -> None:
+    hub, inside = await hubs(address=outer_address), await hubs()
+    image = inside.image(APP, "1", layers=[b"a secret of this machine" * 100_000])
+    reference = inside.reference(APP, image, "application/vnd.test")
+    asked = {
+        path("manifests", "1"): "manifests/1",
+        path("manifests", reference.digest): f"manifests/{reference.digest}",
+        path("blobs", image.config): f"blobs/{image.config}",
+        path("blobs", image.layers[1]): f"blobs/{image.layers[1]}",
+        path("tags", ""): "tags/list",
+        path("referrers", image.digest): f"referrers/{image.digest}",
+    }
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        for target, there in asked.items():
+            rule = hub.fault(Redirect(f"http://{name}:{inside.port}/v2/{APP}/{there}"))
+            for method in ("HEAD", "GET"):
+                answer = await mirror.request(method, target)
+                assert answer.status == 502, (method, target)
+                if method == "GET":
+                    assert answer.code == "UNAVAILABLE"
+            assert rule.hits
+            hub.heal()
+        assert blob_files(mirror.cache) == []
+    assert inside.requests == []
+
+
+async def test_an_upstream_elsewhere_may_lead_to_other_hosts(tmp_path: Path, hubs: Hubs, outer_address: str) -> None:
+    """What the refusals above would not show: that it is the address that they are about."""
+    hub, cdn = await hubs(address=outer_address), await hubs(address=outer_address)
+    image = cdn.image(APP, "1")
+    hub.fault(Redirect(f"{cdn.url}/v2/{APP}/manifests/1"))
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        assert (await mirror.get(path("manifests", "1"))).body == image.content
+
+
 @pytest.mark.parametrize("fault", [Oversized(10 * GIB), Oversized(10 * GIB, chunked=True), EndlessHeaders()])
 async def test_what_does_not_end_is_not_read_to_its_end(
     tmp_path: Path, hub: Hub, fault: Oversized | EndlessHeaders

@@ -84,6 +84,21 @@ async def test_a_404_never_empties_a_list_and_a_200_does(tmp_path: Path, hub: Hu
         assert "Age" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("status", "told"), [(401, 403), (403, 403), (404, 404), (410, 404), (429, 200), (500, 200), (503, 200)]
+)
+async def test_on_gone_refuse_counts_for_lists_too(tmp_path: Path, hub: Hub, status: int, told: int) -> None:
+    image = hub.image(APP, "1")
+    hub.reference(APP, image, "application/vnd.test")
+    never_had = hub.image(APP, "2")
+    async with pulling(tmp_path, {HOST: upstream(hub, on_gone="refuse", **ALWAYS)}) as mirror:
+        for target in (TAGS, path("referrers", image.digest), path("manifests", "2")):
+            assert (await mirror.get(target)).status == 200
+        hub.fault(Status(status, body=NAME_UNKNOWN))
+        for target in (TAGS, path("referrers", image.digest), path("referrers", never_had.digest)):
+            assert (await mirror.get(target)).status == told, target
+
+
 async def test_no_referrers_api_is_remembered_and_the_fallback_tag_answers(tmp_path: Path, hubs: Hubs) -> None:
     hub = await hubs(current=True)
     image = hub.image(APP, "1")
@@ -272,6 +287,24 @@ async def test_lists_on_disk_that_cannot_be_read_are_asked_for_again(tmp_path: P
     async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
         assert (await mirror.get(TAGS)).json()["tags"] == ["1"]
         await check_cache(mirror.cache)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"document": {"tags": 1, "manifests": 2}}'])
+async def test_lists_on_disk_that_cannot_be_read_are_as_if_never_had(
+    tmp_path: Path, hub: Hub, content: bytes
+) -> None:
+    image = hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        for target in (path("manifests", "1"), TAGS, path("referrers", image.digest)):
+            assert (await mirror.get(target)).status == 200
+    for file in (mirror.cache / "names").rglob("_lists/*"):
+        file.write_bytes(content)
+    await hub.refuse()
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        answer = await mirror.get(TAGS)
+        assert (answer.status, answer.json()["tags"]) == (200, ["1"])
+        answer = await mirror.get(path("referrers", image.digest))
+        assert (answer.status, listed(answer.body)) == (200, [])
 
 
 async def test_what_a_list_says_is_not_what_the_cache_has(tmp_path: Path, hub: Hub) -> None:

@@ -16,7 +16,7 @@ from tests.content import LayoutWriter
 from tests.hub import Image, eventually
 from tests.hub.content import build_reference
 from tests.hub.fixtures import Hubs
-from tests.pull_through.asking import APP, HOST, path, pulling, upstream
+from tests.pull_through.asking import APP, HOST, listed, path, pulling, upstream
 from tests.serving import Mirror, serving
 
 COUNT = 5_000
@@ -82,8 +82,8 @@ async def test_five_thousand_referrers_below_a_fallback_tag(hubs: Hubs, tmp_path
     hub = await hubs(current=True)
     image = hub.image(APP, "1.0")
     digests = [Digest.of(b"%d" % number) for number in range(COUNT)]
-    listed = [Descriptor(media_types.OCI_MANIFEST, one, 1, TYPES[0]).to_json() for one in digests]
-    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": listed}
+    entries = [Descriptor(media_types.OCI_MANIFEST, one, 1, TYPES[0]).to_json() for one in digests]
+    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}
     hub.keep(APP, Image(media_types.OCI_INDEX, json.dumps(index).encode(), {}), image.digest.fallback_tag)
     async with pulling(tmp_path / "mirror", {HOST: upstream(hub)}) as mirror:
         found, _ = await walk(mirror, path("referrers", image.digest))
@@ -106,6 +106,34 @@ async def test_what_refers_to_an_image_is_fetched_along_with_it(hubs: Hubs, tmp_
         assert (await mirror.get(path("manifests", signature.digest))).body == signature.content
         for blob in blobs:
             assert (await mirror.get(path("blobs", blob.digest))).status == 200
+
+
+@pytest.mark.parametrize("current", [False, True], ids=["api", "fallback tag"])
+async def test_a_list_never_had_is_made_of_the_referrers_that_were_pulled(
+    hubs: Hubs, tmp_path: Path, current: bool
+) -> None:
+    hub = await hubs(current=current)
+    image, other = hub.image(APP, "1.0"), hub.image(APP, "2.0")
+    kept = [hub.reference(APP, image, f"application/vnd.example.{number}") for number in range(2)]
+    hub.reference(APP, image, "application/vnd.example.never-pulled")
+    elsewhere = hub.reference("team/other", hub.image("team/other", "1.0"), "application/vnd.example.elsewhere")
+    async with pulling(tmp_path / "mirror", {HOST: upstream(hub)}) as mirror:
+        for reference in ("1.0", "2.0", kept[0].digest):
+            assert (await mirror.get(path("manifests", reference))).status == 200
+        there = path("manifests", elsewhere.digest, repository="team/other")
+        assert (await mirror.get(there)).status == 200
+        await hub.refuse()
+        target = path("referrers", image.digest)
+        answer = await mirror.get(target)
+        assert listed(answer.body) == [kept[0].digest]
+        assert answer.json()["manifests"][0]["artifactType"] == "application/vnd.example.0"
+        assert "only what is cached" in answer.headers["Warning"]
+        filtered = await mirror.get(f"{target}?artifactType=application/vnd.example.1")
+        assert (listed(filtered.body), filtered.headers["OCI-Filters-Applied"]) == ([], "artifactType")
+        assert listed((await mirror.get(path("referrers", other.digest))).body) == []
+        # A client that knows no API asks for the tag.
+        tag = await mirror.get(path("manifests", image.digest.fallback_tag))
+        assert listed(tag.body) == [kept[0].digest]
 
 
 async def test_referrers_are_not_fetched_unasked(hubs: Hubs, tmp_path: Path) -> None:

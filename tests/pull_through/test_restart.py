@@ -144,3 +144,15 @@ async def test_every_number_is_there_and_moves(tmp_path: Path, hubs: Hubs) -> No
         found = await _metrics(mirror)
         assert _has(found, "mirror_cache_answers_total", "stale") == 1
         assert 0 < _has(found, "mirror_upstream_open_seconds", HOST, hub.url) <= 30
+
+
+async def test_an_endpoint_that_may_be_asked_again_shows_it_before_anybody_asks(tmp_path: Path, hub: Hub) -> None:
+    hub.fault(Status(429, {"Retry-After": "1"}))
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        assert _has(await _metrics(mirror), "mirror_upstream_open_seconds", HOST, hub.url) == 0
+        assert (await mirror.get(path("manifests", "1"))).status == 503
+        assert 0 < _has(await _metrics(mirror), "mirror_upstream_open_seconds", HOST, hub.url) <= 1
+        async with asyncio.timeout(10):
+            while _has(await _metrics(mirror), "mirror_upstream_open_seconds", HOST, hub.url):
+                pass
+    assert len(hub.requests) == 1

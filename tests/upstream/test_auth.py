@@ -9,7 +9,7 @@ from mirror.upstream import TlsSettings
 from mirror.upstream.auth import DEFAULT_EXPIRY_SECONDS
 from mirror.upstream.credentials import Anonymous, Credentials, FileCredentials, StaticCredentials
 from mirror.upstream.errors import BadAnswer, RateLimited, RealmRefused, Unauthorized
-from mirror.upstream.events import TokenFetched, UpstreamEvent
+from mirror.upstream.events import OperatorNeeded, TokenFetched, UpstreamEvent
 from tests.hub import Authority, Basic, Bearer, Hub, Oversized, Redirect, Stall, Status, TokenIssuer, TokenService
 from tests.hub.auth import basic_value
 from tests.hub.fixtures import Hubs, Start
@@ -100,7 +100,7 @@ async def test_a_token_service_on_a_listed_host_is_used(
 
 
 async def test_a_token_service_on_another_host_is_refused_with_the_line_to_add(
-    start: Start, hubs: Hubs, connect: Connect
+    start: Start, hubs: Hubs, connect: Connect, events: list[UpstreamEvent]
 ) -> None:
     service = await start(TokenService(address="127.0.0.2"))
     hub = await hubs(auth=Bearer(service.issuer, service.realm))
@@ -109,6 +109,7 @@ async def test_a_token_service_on_another_host_is_refused_with_the_line_to_add(
         await client.head_manifest("a", "1")
     assert service.requests == []
     assert hub.count() == 1
+    assert any(isinstance(event, OperatorNeeded) and service.host in event.reason for event in events)
 
 
 async def test_a_plain_token_service_of_a_registry_on_https_is_refused(

@@ -178,9 +178,15 @@ def test_a_closed_state_still_takes_reports(tmp_path: Path, clock: Clock) -> Non
 def test_moves_are_told(state: BreakerState, clock: Clock) -> None:
     told: list[UpstreamEvent] = []
     observe: Callable[[UpstreamEvent], None] = told.append
-    breaker = Breaker("up.example", "https://up.example", state, observe, clock)
-    fail(breaker, THRESHOLD)
-    clock.now += 1
-    breaker.succeeded(breaker.enter())
     url = "https://up.example"
-    assert told == [BreakerMoved("up.example", url, 1.0), BreakerMoved("up.example", url, 0.0)]
+    breaker = Breaker("up.example", url, state, observe, clock)
+    fail(breaker, THRESHOLD)
+    shut = BreakerMoved("up.example", url, 1.0, "no connection")
+    # It stays shut: that is one move.
+    for pause in (1, 2, 4):
+        clock.now += pause
+        breaker.failed(FAILURE, breaker.enter())
+    assert told == [shut]
+    clock.now += 8
+    breaker.succeeded(breaker.enter())
+    assert told == [shut, BreakerMoved("up.example", url, 0.0)]

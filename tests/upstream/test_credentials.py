@@ -1,4 +1,4 @@
-"""Credentials from files, the environment, docker's configuration and its helpers."""
+"""Credentials from files, docker's configuration and its helpers."""
 
 import asyncio
 import base64
@@ -12,7 +12,6 @@ from mirror.upstream.credentials import (
     Anonymous,
     Credentials,
     CredentialsUnreadable,
-    EnvironmentCredentials,
     FileCredentials,
 )
 from mirror.upstream.docker_config import DockerConfigCredentials, HelperCredentials, ask_helper, default_path
@@ -56,15 +55,6 @@ async def test_a_file_that_cannot_be_used_is_named_without_its_content(tmp_path:
     with pytest.raises(CredentialsUnreadable) as error:
         await FileCredentials(file).get()
     assert SECRET not in str(error.value)
-
-
-async def test_the_environment_is_read_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    credentials = EnvironmentCredentials("UP_USER", "UP_PASSWORD")
-    monkeypatch.delenv("UP_USER", raising=False)
-    assert await credentials.get() is None
-    monkeypatch.setenv("UP_USER", "someone")
-    monkeypatch.setenv("UP_PASSWORD", SECRET)
-    assert await credentials.get() == EXPECTED
 
 
 def config(tmp_path: Path, **document: object) -> Path:

@@ -162,7 +162,7 @@ async def test_429_keeps_us_away_for_as_long_as_it_says(hub: Hub, connect: Conne
         await client.tags("a")
     assert first.value.retry_after_seconds == (seconds or 5)
     assert 0 < second.value.retry_after_seconds <= first.value.retry_after_seconds
-    assert client.open_seconds > 0
+    assert client.open_seconds[hub.url] > 0
     assert hub.count() == 1
 
 
@@ -185,7 +185,7 @@ async def test_the_breaker_opens_and_lets_a_probe_through(hub: Hub, connect: Con
         await client.get_manifest("a", "1")
     assert 0 < error.value.retry_after_seconds <= 1
     assert hub.count() == THRESHOLD
-    await eventually(lambda: client.open_seconds == 0)
+    await eventually(lambda: client.open_seconds[hub.url] == 0)
     assert (await client.get_manifest("a", "1")).digest == image.digest
 
 

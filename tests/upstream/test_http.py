@@ -8,6 +8,7 @@ from mirror.upstream import Endpoint, UpstreamClient
 from mirror.upstream.errors import (
     BadAnswer,
     NotFound,
+    Overloaded,
     RateLimited,
     Refused,
     TimedOut,
@@ -69,6 +70,7 @@ WHATS = ["head", "tag", "digest", "stat", "blob", "tags", "referrers"]
         (Status(429), RateLimited),
         (Status(500), BadAnswer),
         (Status(503), BadAnswer),
+        (Status(503, {"Retry-After": "1"}), Overloaded),
         (Status(504), BadAnswer),
         (Status(304), BadAnswer),
     ],
@@ -126,7 +128,7 @@ async def test_a_host_name_that_does_not_exist_is_refused(connect: Connect) -> N
 async def test_a_refused_connection_is_refused(hub: Hub, connect: Connect) -> None:
     client = await connect(hub)
     await hub.refuse()
-    with pytest.raises(Refused, match="no connection"):
+    with pytest.raises(Refused, match=r"no connection \(connection refused\), asking 127.0.0.1$"):
         await client.get_manifest("a", "1")
     await hub.accept()
     hub.image("a", "1")

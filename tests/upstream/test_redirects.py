@@ -1,7 +1,6 @@
 """Where a redirect may lead, and what goes along."""
 
 import socket
-from contextlib import closing
 
 import pytest
 
@@ -115,17 +114,6 @@ async def test_a_redirect_to_a_link_local_address_is_refused(hub: Hub, connect: 
     hub.fault(Redirect(location))
     with pytest.raises(RedirectRefused, match="this machine or its link"):
         await read_all(await connect(hub), "a", Digest.of(b""))
-
-
-@pytest.fixture
-def outer_address() -> str:
-    """An address of this machine that is not loopback: no packet is sent to find it."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.connect(("198.51.100.1", 9))
-        except OSError:
-            pytest.skip("this machine has no address but loopback")
-        return str(probe.getsockname()[0])
 
 
 async def test_a_redirect_to_this_machine_is_refused_where_the_upstream_is_not_on_it(
