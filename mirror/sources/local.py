@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -19,8 +19,8 @@ from mirror.sources.heap import settle, uncollected
 from mirror.sources.library import Library
 from mirror.sources.reach import RETRY_MISSING_SECONDS
 from mirror.sources.scan import Scan, Scanner
-from mirror.sources.scan_process import ScanProcess, ScanProcessEnded
-from mirror.sources.shelf import Job
+from mirror.sources.scan_loop import ScanLoop
+from mirror.sources.scan_process import ScanProcess
 from mirror.sources.snapshot import EMPTY, LocalRepository, Snapshot
 from mirror.sources.source import GENERATED_WARNING, LOCAL, Found, Origin
 from mirror.sources.view import View
@@ -54,11 +54,9 @@ class LocalContent:
         refresh_seconds: float,
         scan_process: ScanProcess | None = None,
     ) -> None:
-        self._scanner = scanner
-        self._scan_process = scan_process
+        self._scans = ScanLoop(scanner, refresh_seconds, scan_process)
         self._remembered = remembered
         self._generated = generated
-        self._refresh_seconds = refresh_seconds
         verify = scanner.shelf.verify if scanner.shelf else None
         self._view = View(Library(EMPTY, verify=verify), generated)
         self._adoption = Adoption()
@@ -68,10 +66,6 @@ class LocalContent:
         self._behind = False
         self._scanned = asyncio.Event()
         self._adopted = asyncio.Event()
-        self._wanted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._working: asyncio.Task[None] | None = None
-        self._tried: set[Job] = set()
         self._unpacking = False
         self._unread: Mapping[str, Stamp] = {}
         self.generation = 0
@@ -121,21 +115,15 @@ class LocalContent:
 
     def start(self) -> None:
         """Begin to scan, and go on every `refresh_seconds`."""
-        self._task = asyncio.create_task(self._keep_scanning(), name="scan of local content")
+        self._scans.start(self._take)
 
     def rescan(self) -> None:
         """Scan now rather than at the next turn."""
-        self._wanted.set()
+        self._scans.rescan()
 
     async def stop(self) -> None:
         """End the scanning; what was found is still served."""
-        tasks = [task for task in (self._task, self._working) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if self._scan_process is not None:
-            # Whoever waits for its answer waits no longer.
-            await asyncio.to_thread(self._scan_process.close)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._scans.stop()
 
     def unknown(self, name: str, reason: str | None = None) -> NameUnknown:
         """The error for a name that is not here; it may yet turn up in an archive that was never unpacked."""
@@ -225,31 +213,15 @@ class LocalContent:
             raise self.unknown(str(name))
         return view, repository
 
-    async def _keep_scanning(self) -> None:
-        while True:
-            self._wanted.clear()
-            try:
-                # A later scan may wait for its disks for long, and must not keep what requests leave behind.
-                with nullcontext() if self._adopted.is_set() else uncollected():
-                    await self._scan_once()
-            except Exception:
-                # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
-                log.exception("scan_failed")
-            try:
-                async with asyncio.timeout(self._refresh_seconds):
-                    await self._wanted.wait()
-            except TimeoutError:
-                pass
-
-    async def _scan_once(self) -> None:
-        scan = await asyncio.to_thread(self._scan)
+    async def _take(self, scan: Scan) -> None:
+        """Serve what a scan found, where that is new."""
         if await asyncio.to_thread(self._remembered.refresh):
             # What was forgotten while it is here is seen again.
             await asyncio.to_thread(self._remembered.add, self.snapshot.plain_names)
-        unpacking = any(job.unpacks and job not in self._tried for job in scan.jobs)
+        unpacking = self._scans.unpacks(scan)
         # What was unpacked is known to nobody before it is published: till then its names may yet turn up.
         self._unpacking |= unpacking
-        self._begin_work(scan.jobs)
+        self._scans.work_on(scan.jobs)
         self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
         if not self._behind and self._adopted.is_set():
             self._unpacking = unpacking
@@ -259,7 +231,7 @@ class LocalContent:
             await self._serve(scan)
         self._behind = False
         self._unpacking = unpacking
-        await asyncio.to_thread(self._scanner.save)
+        await asyncio.to_thread(self._scans.scanner.save)
 
     async def _serve(self, scan: Scan) -> None:
         """Make what was found the snapshot that is served."""
@@ -278,31 +250,6 @@ class LocalContent:
         if not self._adopted.is_set():
             settle()
         self._adopted.set()
-
-    def _scan(self) -> Scan:
-        """The first scan runs here, since every request waits for it; the others where they disturb nobody."""
-        if self._scan_process is not None and self._scanned.is_set():
-            try:
-                changes = self._scan_process.look(self._scanner)
-                with uncollected():
-                    return self._scanner.apply(changes)
-            except ScanProcessEnded as error:
-                if self._scan_process.closed:
-                    raise
-                event(log, logging.WARNING, "scan_process_ended", reason=str(error))
-        return self._scanner.scan()
-
-    def _begin_work(self, jobs: Sequence[Job]) -> None:
-        """Slow work on archives goes on beside; each piece done makes the next scan find more."""
-        if jobs and (self._working is None or self._working.done()):
-            self._working = asyncio.create_task(self._work(jobs), name="work on archives")
-
-    async def _work(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            if self._scanner.shelf is not None:
-                await asyncio.to_thread(self._scanner.shelf.work, job)
-            self._tried.add(job)
-            self.rescan()
 
     async def _publish(self, library: Library) -> None:
         snapshot = library.snapshot
