@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from mirror.app import view_now
+from mirror.app.local import view_now
 from mirror.cli.table import human_size, print_table, printable
 from mirror.config import Config
 from mirror.oci.names import Name, Repository, split_host

@@ -1,92 +1,63 @@
-"""Scanning again and again, with the slow work on archives beside it: what each scan found is handed over."""
+"""Following the scans: what each look found is handed over, one after the other."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
-from mirror.logs import event
-from mirror.sources.heap import uncollected
-from mirror.sources.scan import Scan, Scanner
-from mirror.sources.scan_process import ScanProcess, ScanProcessEnded
-from mirror.sources.shelf import Job
+from mirror.sources.scan_feed import Heard, ScansEnded
 
 log = logging.getLogger(__name__)
 
+# How long after the scan process ended it is tried again; its owner starts it again meanwhile.
+AGAIN_SECONDS = 0.2
+
+
+class Scans(Protocol):
+    """Where scans are heard: `ScanFeed`. `next` blocks, and raises ScansEnded; the others may come meanwhile."""
+
+    def next(self) -> Heard: ...
+    def ask(self) -> None: ...
+    def close(self) -> None: ...
+
 
 class ScanLoop:
-    """`start` begins it; each scan is awaited by who takes it before the next one begins."""
+    """`start` begins it; each scan is awaited by who takes it before the next one counts."""
 
-    def __init__(self, scanner: Scanner, refresh_seconds: float, scan_process: ScanProcess | None = None) -> None:
-        self.scanner = scanner
-        self._scan_process = scan_process
-        self._refresh_seconds = refresh_seconds
-        self._wanted = asyncio.Event()
+    def __init__(self, scans: Scans) -> None:
+        self._scans = scans
+        # A thread of its own: it waits nearly always, and the others are few.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scans")
         self._task: asyncio.Task[None] | None = None
-        self._working: asyncio.Task[None] | None = None
-        self._tried: set[Job] = set()
-        self._settled = False
 
-    def start(self, take: Callable[[Scan], Awaitable[None]]) -> None:
-        """Begin to scan, and go on every `refresh_seconds`. Where `take` raises, it gets the next scan too."""
-        self._task = asyncio.create_task(self._keep_scanning(take), name="scan of local content")
+    def start(self, take: Callable[[Heard], Awaitable[None]]) -> None:
+        """Begin to follow. Where `take` raises, it gets the next scan all the same."""
+        self._task = asyncio.create_task(self._follow(take), name="scans of local content")
 
     def rescan(self) -> None:
-        """Scan now rather than at the next turn."""
-        self._wanted.set()
+        """Have a look now rather than at the next turn."""
+        self._scans.ask()
 
     async def stop(self) -> None:
-        """End the scanning."""
-        tasks = [task for task in (self._task, self._working) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if self._scan_process is not None:
-            # Whoever waits for its answer waits no longer.
-            await asyncio.to_thread(self._scan_process.close)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """End the following."""
+        if self._task is not None:
+            self._task.cancel()
+        await asyncio.to_thread(self._scans.close)
+        await asyncio.to_thread(self._thread.shutdown)
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    def unpacks(self, scan: Scan) -> bool:
-        """Whether archives are still to be unpacked for the first time: their names may yet turn up."""
-        return any(job.unpacks and job not in self._tried for job in scan.jobs)
-
-    def work_on(self, jobs: Sequence[Job]) -> None:
-        """Slow work on archives goes on beside; each piece done makes the next scan find more."""
-        if jobs and (self._working is None or self._working.done()):
-            self._working = asyncio.create_task(self._work(jobs), name="work on archives")
-
-    async def _keep_scanning(self, take: Callable[[Scan], Awaitable[None]]) -> None:
+    async def _follow(self, take: Callable[[Heard], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            self._wanted.clear()
             try:
-                # A later scan may wait for its disks for long, and must not keep what requests leave behind.
-                with nullcontext() if self._settled else uncollected():
-                    await take(await asyncio.to_thread(self._scan))
-                self._settled = True
+                heard = await loop.run_in_executor(self._thread, self._scans.next)
+            except ScansEnded:
+                await asyncio.sleep(AGAIN_SECONDS)
+                continue
+            try:
+                await take(heard)
             except Exception:
-                # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
+                # What cannot be served now is tried again at the next scan; what is served stays.
                 log.exception("scan_failed")
-            try:
-                async with asyncio.timeout(self._refresh_seconds):
-                    await self._wanted.wait()
-            except TimeoutError:
-                pass
-
-    def _scan(self) -> Scan:
-        """The first scan runs here, since every request waits for it; the others where they disturb nobody."""
-        if self._scan_process is not None and self._settled:
-            try:
-                changes = self._scan_process.look(self.scanner)
-                with uncollected():
-                    return self.scanner.apply(changes)
-            except ScanProcessEnded as error:
-                if self._scan_process.closed:
-                    raise
-                event(log, logging.WARNING, "scan_process_ended", reason=str(error))
-        return self.scanner.scan()
-
-    async def _work(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            if self.scanner.shelf is not None:
-                await asyncio.to_thread(self.scanner.shelf.work, job)
-            self._tried.add(job)
-            self.rescan()
