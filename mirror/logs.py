@@ -7,7 +7,7 @@ import queue
 import select
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Literal
@@ -34,16 +34,25 @@ def set_up(form: Format = "auto", level: int = logging.INFO) -> None:
 
     Lines are written by a thread: whoever reads them slowly must not hold up answers. What waits is written at exit.
     """
+    prepare(form, level)()
+
+
+def prepare(form: Format = "auto", level: int = logging.INFO) -> Callable[[], None]:
+    """As `set_up`, but that lines are kept until what is given back is called."""
     handler = WholeLines(sys.stderr)
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextLines() if text else JsonLines())
     lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    writer = QueueListener(lines, handler)
-    writer.start()
-    atexit.register(writer.stop)
     root = logging.getLogger()
     root.handlers[:] = [_Handover(lines)]
     root.setLevel(level)
+
+    def begin() -> None:
+        writer = QueueListener(lines, handler)
+        writer.start()
+        atexit.register(writer.stop)
+
+    return begin
 
 
 class _Handover(QueueHandler):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mirror.app import Running, running
+from mirror.app.serving import Running, running
 from mirror.config.document import Document
 from mirror.config.validate import validate
 
@@ -144,10 +144,6 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIEN
 async def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """The same beside a running event loop; the condition is asked in a thread and may block."""
     await asyncio.to_thread(wait_until, condition, what, seconds)
-
-
-# The process of the scan starts with the second scan: its pipes and socket are no leak, and stay the same few.
-OPENED_ONCE = 6
 
 
 def open_files(pid: int | str = "self") -> list[str]:

@@ -17,7 +17,7 @@ import aiohttp
 import yarl
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from mirror.app import Running, running
+from mirror.app.serving import Running, running
 from mirror.config import load
 
 T = TypeVar("T")

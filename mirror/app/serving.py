@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, MutableSequence, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 
-from mirror.app.local import generated, own_hosts, remembered, scan_settings
+from mirror.app.local import generated, local_content
+from mirror.app.scanning import own_hosts, scan_settings
 from mirror.app.search import SEARCH_FILE, begin_search, cached_content, extensions, filling, search_index
+from mirror.app.slot import Slot
 from mirror.app.upstreams import cache, pull_through, run_folder
 from mirror.config import Config
 from mirror.logs import event
@@ -20,8 +21,10 @@ from mirror.server.http import Listener, TlsFiles
 from mirror.server.metrics import Metrics
 from mirror.server.names import NameRules
 from mirror.server.registry import Registry
+from mirror.sources.heap import collect
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
+from mirror.sources.scan_feed import ScanFeed
 from mirror.sources.scan_process import ScanProcess
 from mirror.sources.search_index import SearchFiller
 from mirror.store.cache import Cache
@@ -31,20 +34,6 @@ log = logging.getLogger(__name__)
 EVERYONE = Everyone()
 # How old the numbers of other workers may be when one of them is asked.
 METRICS_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One worker's place among the others. `ready` has a byte for each; `parent` ends when the parent does."""
-
-    index: int
-    ready: MutableSequence[int]
-    parent: Connection
-
-    @property
-    def all_ready(self) -> bool:
-        """Whether every worker serves."""
-        return all(self.ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +61,19 @@ async def running(
     config: Config,
     slot: Slot | None = None,
     *,
+    scans: bytes | None = None,
     access: Access = EVERYONE,
     further: Sequence[Extension] = (),
 ) -> AsyncIterator[Running]:
     """The configured mirror, listening from the start; its first scan goes on beside. `slot`: one of several.
 
+    `scans` is the address of the scan process that several share; without it, this mirror has one of its own.
     `access` says who may read what; `further` are extensions beside its own.
     """
-    settings = scan_settings(config)
-    local = LocalContent(
-        await asyncio.to_thread(settings.scanner),
-        await asyncio.to_thread(remembered, config),
-        generated(config),
-        config.refresh_seconds,
-        ScanProcess(settings),
-    )
     metrics = await asyncio.to_thread(_metrics, config, slot)
     fills = slot is None or slot.index == 0
     async with (
+        _scanned(config, scans) as local,
         await asyncio.to_thread(cache, config) as kept,
         pull_through(config, kept, metrics) as upstreams,
         search_index(config, fills=fills) as index,
@@ -126,10 +110,24 @@ async def running(
 
 
 @asynccontextmanager
+async def _scanned(config: Config, scans: bytes | None) -> AsyncIterator[LocalContent]:
+    """Local content as long as there are scans of it."""
+    async with AsyncExitStack() as stack:
+        if scans is None:
+            own = ScanProcess(scan_settings(config))
+            stack.push_async_callback(asyncio.to_thread, own.close)
+            await asyncio.to_thread(own.start)
+            scans = own.address
+        yield await asyncio.to_thread(local_content, config, ScanFeed(scans))
+
+
+@asynccontextmanager
 async def _beside(local: LocalContent, slot: Slot | None, metrics: Metrics | None) -> AsyncIterator[None]:
     """What goes on beside answering."""
     local.start()
-    tasks = [asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready")] if slot else []
+    tasks: list[asyncio.Task[None]] = [asyncio.create_task(collect(), name="collect garbage")]
+    if slot is not None:
+        tasks.append(asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready"))
     if slot is not None and metrics is not None:
         tasks.append(asyncio.create_task(_write_metrics(metrics), name="write metrics"))
     try:

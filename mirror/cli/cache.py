@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from mirror.app import cache, pull_through
+from mirror.app.upstreams import cache, pull_through
 from mirror.cli.table import human_size, print_table
 from mirror.config import Config
 from mirror.oci.errors import OciError

@@ -2,7 +2,7 @@
 
 import sys
 
-from mirror.app import remembered
+from mirror.app.local import remembered
 from mirror.config import Config
 
 

@@ -1,4 +1,4 @@
-"""The `mirror` command: options, commands, exit statuses.
+"""The `mirror` command: options, commands, exit statuses. A command's module is loaded when it is run.
 
 0 done, 1 something was found wrong, 2 wrong use or configuration, 3 done in part.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypedDict
 
 from mirror import logs
-from mirror.cli import cache, check_config, forget, ls, referrers, search, serve
 from mirror.config import Config, ConfigError, load
 
 SEARCH_OPTIONS = (
@@ -67,6 +66,8 @@ def _load_and_run(options: argparse.Namespace) -> int:
         "workers": getattr(options, "workers", None),
     }
     if options.command == "check-config":
+        from mirror.cli import check_config
+
         return check_config.run(options.config, **overrides, as_json=options.json)
     config = load(options.config, **overrides)
     logs.set_up(options.log_format or config.log_format)
@@ -76,17 +77,27 @@ def _load_and_run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, config: Config) -> int:
     match options.command:
         case "serve":
+            from mirror.cli import serve
+
             return serve.run(config)
         case "ls":
+            from mirror.cli import ls
+
             return ls.run(config, options.name, as_json=options.json, sources=options.sources)
         case "forget":
+            from mirror.cli import forget
+
             return forget.run(config, options.name)
         case "search":
+            from mirror.cli import search
+
             limit = None if options.all else options.limit
             parameters = [(key, getattr(options, key)) for key in SEARCH_OPTIONS if getattr(options, key) is not None]
             parameters += [("annotation", text) for text in options.annotation or ()]
             return search.run(config, parameters, limit=limit, url=options.url, as_json=options.json)
         case "referrers":
+            from mirror.cli import referrers
+
             return referrers.run(
                 config, options.name, artifact_type=options.type, url=options.url, as_json=options.json
             )
@@ -97,6 +108,8 @@ def _run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _run_cache(options: argparse.Namespace, config: Config) -> int:
+    from mirror.cli import cache
+
     match options.cache_command:
         case "ls":
             return cache.run_ls(config, as_json=options.json)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from mirror.app import referrers_now
+from mirror.app.search import referrers_now
 from mirror.cli.ask import NotAnswered, ask, pages
 from mirror.cli.table import human_size, print_table
 from mirror.config import Config

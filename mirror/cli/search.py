@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from mirror.app import search_now
+from mirror.app.search import search_now
 from mirror.cli.ask import NotAnswered, pages
 from mirror.cli.table import human_size, print_table
 from mirror.config import Config

@@ -1,7 +1,7 @@
 """Several worker processes on one port, and the parent that keeps them running.
 
-Each worker is a whole mirror that listens with SO_REUSEPORT; they share the cache on disk. The parent forwards
-signals, starts a dead worker again, and stops when all have stopped. A worker whose parent is gone ends too.
+Each worker is a whole mirror that listens with SO_REUSEPORT; they share the cache on disk, and one scan process. The
+parent forwards signals, starts a dead worker again, and stops when all have stopped. Workers end when it is gone.
 """
 
 import logging
@@ -18,7 +18,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
-from mirror.app import Slot
+from mirror.app.slot import Slot
 from mirror.config import Address, Config
 from mirror.logs import event
 
@@ -44,12 +44,13 @@ class _Worker:
 
 
 class Supervisor:
-    """Runs `worker_main(config, slot)` in `config.worker_count` processes."""
+    """Runs `worker_main(config, slot)` in `config.worker_count` processes, which hear `scans` (an address)."""
 
-    def __init__(self, config: Config, worker_main: WorkerMain) -> None:
+    def __init__(self, config: Config, worker_main: WorkerMain, scans: bytes) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._config = config.model_copy(update={"listen": _reserve(config.listen)})
         self._worker_main = worker_main
+        self._scans = scans
         count = config.worker_count
         self._ready = self._context.RawArray("b", count)
         self._parent, self._held_open = self._context.Pipe(duplex=False)
@@ -83,7 +84,7 @@ class Supervisor:
         for index, (due, failures) in list(self._due.items()):
             if self._stopping or now < due:
                 continue
-            slot = Slot(index, self._ready, self._parent)
+            slot = Slot(index, self._ready, self._parent, self._scans)
             process = self._context.Process(
                 target=_begin, args=(self._worker_main, self._config, slot), name=f"worker {index}"
             )

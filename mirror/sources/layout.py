@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from mirror.oci.descriptor import Descriptor, string_map
@@ -19,6 +20,7 @@ class LayoutBroken(Exception):
     """This is no layout that can be served now, and why: half-written, of another version, not JSON."""
 
 
+@lru_cache(16)  # nearly all of them are the same
 def check_layout_file(content: bytes) -> None:
     """Raises LayoutBroken unless `content` is an `oci-layout` file of a known version."""
     document = _object(content, "oci-layout")

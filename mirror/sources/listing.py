@@ -1,7 +1,10 @@
 """What `mirror ls` shows: every tag and untagged manifest of local content, checked against what lies on disk."""
 
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mirror.oci import media_types
@@ -10,9 +13,12 @@ from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestLinks
 from mirror.oci.names import Name
 from mirror.sources.coalesce import platform_of
+from mirror.sources.layout import blob_path
 from mirror.sources.library import Library
+from mirror.sources.place import Place
 from mirror.sources.snapshot import Candidate, LocalRepository
 from mirror.sources.view import Meaning, View
+from mirror.store.files import is_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +105,12 @@ def _listed(view: View, repository: LocalRepository, tag: str | None, candidates
         plain=repository.plain,
         generated=meaning is not None and meaning.generated,
         problems=tuple(walk.problems),
-        sources=tuple(_source(view, candidate, walk) for candidate in candidates),
+        sources=tuple(_source(view, candidate, walk, alone=len(candidates) == 1) for candidate in candidates),
     )
 
 
-def _source(view: View, candidate: Candidate, served: "_Walk") -> ListedSource:
-    own = _Walk(view.library, [candidate], None).platforms
+def _source(view: View, candidate: Candidate, served: "_Walk", *, alone: bool) -> ListedSource:
+    own = served.platforms if alone else _Walk(view.library, [candidate], None).platforms
     shown, hidden = (
         tuple(dict.fromkeys(platform for platform, digest in own if served.has(digest) is wanted))
         for wanted in (True, False)
@@ -162,10 +168,30 @@ class _Walk:
             return
         self._seen.add(descriptor.digest)
         self.size += descriptor.size
+        if _lies_in(self._near.place, descriptor):
+            return
         sizes = frozenset((descriptor.size,))
         with self._library.blob(descriptor.digest, self._near.place, sizes, verified=False) as body:
             if body is None:
                 self.problems.append(f"blob {descriptor.digest} is missing or of another size")
+
+
+def _lies_in(place: Place, descriptor: Descriptor) -> bool:
+    """Whether it is a plain file of its layout, as nearly every blob is: told by less than opening it takes."""
+    if place.members is not None:
+        return False
+    path = blob_path(place.path, descriptor.digest)
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    right = stat.S_ISREG(status.st_mode) and status.st_size == descriptor.size
+    return right and _is_inside(os.path.dirname(path), place.root) and os.access(path, os.R_OK)
+
+
+@lru_cache(10_000)  # one for each layout, in one run of `mirror ls`
+def _is_inside(folder: str, root: str) -> bool:
+    return is_inside(os.path.realpath(folder), root)
 
 
 def platform_text(platform: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -16,15 +16,14 @@ from mirror.oci.manifest import Manifest
 from mirror.oci.names import Host, Name, Repository, familiar
 from mirror.sources.adoption import Adoption, Stamp, changed
 from mirror.sources.heap import settle, uncollected
-from mirror.sources.library import Library
+from mirror.sources.library import Library, Verify
+from mirror.sources.place import Place
 from mirror.sources.reach import RETRY_MISSING_SECONDS
-from mirror.sources.scan import Scan, Scanner
-from mirror.sources.scan_process import ScanProcess, ScanProcessEnded
-from mirror.sources.shelf import Job
+from mirror.sources.scan_feed import Heard
+from mirror.sources.scan_loop import ScanLoop, Scans
 from mirror.sources.snapshot import EMPTY, LocalRepository, Snapshot
 from mirror.sources.source import GENERATED_WARNING, LOCAL, Found, Origin
 from mirror.sources.view import View
-from mirror.sources.walk import Problem
 from mirror.store.body import BlobBody, body_size
 from mirror.store.generated import GeneratedManifests
 from mirror.store.threads import acquire
@@ -48,30 +47,21 @@ class LocalContent:
 
     def __init__(
         self,
-        scanner: Scanner,
+        scans: Scans,
         remembered: Remembered,
         generated: GeneratedManifests,
-        refresh_seconds: float,
-        scan_process: ScanProcess | None = None,
+        verify: Verify | None = None,
     ) -> None:
-        self._scanner = scanner
-        self._scan_process = scan_process
+        self._scans = ScanLoop(scans)
         self._remembered = remembered
         self._generated = generated
-        self._refresh_seconds = refresh_seconds
-        verify = scanner.shelf.verify if scanner.shelf else None
         self._view = View(Library(EMPTY, verify=verify), generated)
         self._adoption = Adoption()
-        self._problems: frozenset[Problem] = frozenset()
         self._told_local_only: frozenset[str] = frozenset()
         # Whether a scan found changes that are not served yet; it stays so where serving them failed.
         self._behind = False
         self._scanned = asyncio.Event()
         self._adopted = asyncio.Event()
-        self._wanted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._working: asyncio.Task[None] | None = None
-        self._tried: set[Job] = set()
         self._unpacking = False
         self._unread: Mapping[str, Stamp] = {}
         self.generation = 0
@@ -85,11 +75,6 @@ class LocalContent:
     def view(self) -> View:
         """The same, with what was learnt of it. Asking it blocks."""
         return self._view
-
-    @property
-    def problems(self) -> frozenset[Problem]:
-        """What the last scan could not serve."""
-        return self._problems
 
     @property
     def ready(self) -> bool:
@@ -120,22 +105,16 @@ class LocalContent:
         await self._adopted.wait()
 
     def start(self) -> None:
-        """Begin to scan, and go on every `refresh_seconds`."""
-        self._task = asyncio.create_task(self._keep_scanning(), name="scan of local content")
+        """Begin to follow the scans."""
+        self._scans.start(self._take)
 
     def rescan(self) -> None:
-        """Scan now rather than at the next turn."""
-        self._wanted.set()
+        """Have the folders looked through now rather than at the next turn."""
+        self._scans.rescan()
 
     async def stop(self) -> None:
-        """End the scanning; what was found is still served."""
-        tasks = [task for task in (self._task, self._working) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if self._scan_process is not None:
-            # Whoever waits for its answer waits no longer.
-            await asyncio.to_thread(self._scan_process.close)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Follow no more; what was found is still served."""
+        await self._scans.stop()
 
     def unknown(self, name: str, reason: str | None = None) -> NameUnknown:
         """The error for a name that is not here; it may yet turn up in an archive that was never unpacked."""
@@ -225,47 +204,25 @@ class LocalContent:
             raise self.unknown(str(name))
         return view, repository
 
-    async def _keep_scanning(self) -> None:
-        while True:
-            self._wanted.clear()
-            try:
-                # A later scan may wait for its disks for long, and must not keep what requests leave behind.
-                with nullcontext() if self._adopted.is_set() else uncollected():
-                    await self._scan_once()
-            except Exception:
-                # A scan that fails in a way not foreseen must not end all scanning; what was found stays.
-                log.exception("scan_failed")
-            try:
-                async with asyncio.timeout(self._refresh_seconds):
-                    await self._wanted.wait()
-            except TimeoutError:
-                pass
-
-    async def _scan_once(self) -> None:
-        scan = await asyncio.to_thread(self._scan)
+    async def _take(self, heard: Heard) -> None:
+        """Serve what a scan found, where that is new."""
         if await asyncio.to_thread(self._remembered.refresh):
             # What was forgotten while it is here is seen again.
             await asyncio.to_thread(self._remembered.add, self.snapshot.plain_names)
-        unpacking = any(job.unpacks and job not in self._tried for job in scan.jobs)
         # What was unpacked is known to nobody before it is published: till then its names may yet turn up.
-        self._unpacking |= unpacking
-        self._begin_work(scan.jobs)
-        self._behind |= scan.changed or await asyncio.to_thread(changed, self._unread)
-        if not self._behind and self._adopted.is_set():
-            self._unpacking = unpacking
-            return
-        self._report(scan)
-        with uncollected():
-            await self._serve(scan)
+        self._unpacking |= heard.unpacking
+        self._behind |= heard.changed or await asyncio.to_thread(changed, self._unread)
+        if self._behind or not self._adopted.is_set():
+            with uncollected():
+                await self._serve(heard.places)
         self._behind = False
-        self._unpacking = unpacking
-        await asyncio.to_thread(self._scanner.save)
+        self._unpacking = heard.unpacking
 
-    async def _serve(self, scan: Scan) -> None:
+    async def _serve(self, places: Sequence[Place]) -> None:
         """Make what was found the snapshot that is served."""
         # Half a second for 50,000 entries: never in the event loop.
         before = self._view.library
-        first = await asyncio.to_thread(Snapshot.of, scan.places, None, before.snapshot)
+        first = await asyncio.to_thread(Snapshot.of, places, None, before.snapshot)
         library = Library(first, before)
         if not self._scanned.is_set():
             # The first requests need not wait for the homes of entries without names.
@@ -273,36 +230,11 @@ class LocalContent:
             self._scanned.set()
         adopted = await asyncio.to_thread(self._adoption.adopt, first, library)
         self._unread = adopted.unread
-        snapshot = await asyncio.to_thread(Snapshot.of, scan.places, adopted.homes, first)
+        snapshot = await asyncio.to_thread(Snapshot.of, places, adopted.homes, first)
         await self._publish(Library(snapshot, library))
         if not self._adopted.is_set():
             settle()
         self._adopted.set()
-
-    def _scan(self) -> Scan:
-        """The first scan runs here, since every request waits for it; the others where they disturb nobody."""
-        if self._scan_process is not None and self._scanned.is_set():
-            try:
-                changes = self._scan_process.look(self._scanner)
-                with uncollected():
-                    return self._scanner.apply(changes)
-            except ScanProcessEnded as error:
-                if self._scan_process.closed:
-                    raise
-                event(log, logging.WARNING, "scan_process_ended", reason=str(error))
-        return self._scanner.scan()
-
-    def _begin_work(self, jobs: Sequence[Job]) -> None:
-        """Slow work on archives goes on beside; each piece done makes the next scan find more."""
-        if jobs and (self._working is None or self._working.done()):
-            self._working = asyncio.create_task(self._work(jobs), name="work on archives")
-
-    async def _work(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            if self._scanner.shelf is not None:
-                await asyncio.to_thread(self._scanner.shelf.work, job)
-            self._tried.add(job)
-            self.rescan()
 
     async def _publish(self, library: Library) -> None:
         snapshot = library.snapshot
@@ -333,12 +265,6 @@ class LocalContent:
         self._remembered.add(snapshot.plain_names)
         snapshot.prepare(self._view.snapshot)
         return View(library, self._generated, self._view)
-
-    def _report(self, scan: Scan) -> None:
-        now = frozenset(scan.problems)
-        for problem in sorted(now - self._problems, key=str):
-            event(log, logging.WARNING, "skipped", path=problem.path, reason=problem.reason)
-        self._problems = now
 
 
 def _standing(origin: Origin, complete: bool) -> Origin:

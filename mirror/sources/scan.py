@@ -1,12 +1,12 @@
 """Finding local content: says what lies in the roots, reading no more than each place's index, and only what changed.
 
-A scan blocks (folders, stats, small reads) and deals in plain values, so that it can run in another process: `look`
-finds what differs from what is known, `apply` makes it known. The two may happen in different processes.
+A scan blocks (folders, stats, small reads). `look` tells what differs from the look before, with places written down
+as documents, so that others than those who serve them can do it (`ScanService`); `scan` is for who does both.
 """
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from mirror.sources.archive import ArchivePath
 from mirror.sources.layout import MAX_INDEX_BYTES, LayoutBroken, check_layout_file, read_index
 from mirror.sources.naming import Namer
 from mirror.sources.place import Place
+from mirror.sources.place_document import write_places
+from mirror.sources.places import Places
 from mirror.sources.saved_folder import saved_tags
 from mirror.sources.shelf import Job, Shelf
 from mirror.sources.walk import Found, Problem, Root, walk
@@ -31,41 +33,37 @@ Signature = tuple[int, ...]
 class Seen:
     """What was read at a path, so that an unchanged place is not read again.
 
-    `signature` is of the file as it was then; an empty one matches nothing: to be read again at the next scan.
-    `places` is None where they are those of before, or are known to somebody else.
+    `signature` is of the file as it was then; an empty one matches nothing: to be read again at the next look.
+    `document` is None where nothing could be read, so that what was read before still counts.
     """
 
     signature: Signature
-    places: tuple[Place, ...] | None = ()
+    document: str | None = ""
     problems: tuple[Problem, ...] = ()
     jobs: tuple[Job, ...] = ()
     # The tars that compressed archives became: the cache may be emptied at any time.
     unpacked: tuple[str, ...] = ()
 
-    def without_places(self) -> "Seen":
-        """What another process must know, to tell what changed."""
-        return replace(self, places=None) if self.signature else self
-
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """What differs from what was known. `order` are all paths in the order of the walk, None where none came or went.
+class Look:
+    """What one look found. `changed` has the documents of paths that came or changed, as `Places.hear` wants them.
 
-    `problems` are all problems of the walk; `reads` is how many places were opened and read.
+    `order` are all paths in the order of the walk, None where none came or went. `problems` and `jobs` are those of
+    now: `jobs` is slow work that some archives need; when it is done, another look finds more. `reads` is how many
+    places were opened and read.
     """
 
-    changed: Mapping[str, Seen]
+    changed: Mapping[str, str | None]
     order: tuple[str, ...] | None
     problems: frozenset[Problem]
+    jobs: tuple[Job, ...]
     reads: int
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What one scan found; `changed` tells whether anything differs from the scan before.
-
-    `jobs` is slow work that some archives need; when it is done, another scan finds more.
-    """
+    """What lies in the roots; `changed` tells whether other places do than at the scan before."""
 
     places: tuple[Place, ...]
     problems: tuple[Problem, ...]
@@ -85,95 +83,60 @@ class PlaceMemory(Protocol):
 
 @dataclass
 class Scanner:
-    """Scans the roots again and again, reading only what changed."""
+    """Looks through the roots again and again, reading only what changed."""
 
     roots: Sequence[Root]
     own_hosts: frozenset[str] = frozenset()
     shelf: Shelf | None = None
     memory: PlaceMemory | None = None
     _seen: dict[str, Seen] = field(default_factory=dict)
-    _problems: frozenset[Problem] = frozenset()
-    _last: Scan | None = None
+    _places: Places = field(default_factory=Places)
     _recalled: set[str] = field(default_factory=set)
     _unsaved: set[str] = field(default_factory=set)
     _save_due: bool = False
     _reads: int = 0
 
     def scan(self) -> Scan:
-        """Everything that lies in the roots now.
+        """Everything that lies in the roots now. Raises as `look`."""
+        look = self.look()
+        for path, document in look.changed.items():
+            self._places.hear(path, document)
+        changed = self._places.take(look.order)
+        return Scan(self._places.all, tuple(sorted(look.problems, key=str)), changed, look.jobs, look.reads)
+
+    def look(self, tell: Callable[[str, str | None], None] | None = None) -> Look:
+        """What differs from the look before; `tell` hears of each path and its document while that goes on.
 
         Never raises for what is found there. Raises OSError where this process has no more descriptors or memory:
         that nothing can be opened does not mean that nothing is there.
         """
-        return self.apply(self.look())
-
-    def look(self) -> Changes:
-        """What differs from what is known. Raises as `scan`."""
         self._reads = 0
-        memory = self.memory if not self._seen else None
-        if memory is not None:
-            memory.load(self.roots, self.own_hosts)
-        seen: dict[str, Seen] = {}
-        problems: list[Problem] = []
-        for root in self.roots:
-            if not os.path.isdir(root.path):
-                problems.append(Problem(root.path, "no such folder"))
-                continue
-            namer = Namer(root.prefix, root.host, self.own_hosts)
-            for found in walk(root, problems, archives=self.shelf is not None):
-                if found.path not in seen:
-                    read = self._archive if found.is_archive else self._layout
-                    seen[found.path] = read(found, root, namer, memory)
-        if memory is not None:
-            memory.unload()
-        changed = {path: one for path, one in seen.items() if self._seen.get(path) is not one}
-        order = None if seen.keys() == self._seen.keys() else tuple(seen)
-        return Changes(changed, order, frozenset(problems), self._reads)
-
-    def apply(self, changes: Changes) -> Scan:
-        """Make what was found known."""
-        before, problems_before = self._seen, self._problems
-        self._seen = _merged(before, changes)
-        self._problems = changes.problems
-        self._unsaved |= changes.changed.keys() - self._recalled
-        self._save_due |= bool(self._unsaved) or changes.order is not None
         self._recalled = set()
-        # A place that was read again and is the same was no change.
-        same_places = all(path in before and _is_same(before[path], self._seen[path]) for path in changes.changed)
-        if self._last and same_places and changes.order is None and changes.problems == problems_before:
-            self._last = replace(self._last, changed=False, reads=changes.reads)
-        else:
-            self._last = self._scan(changes)
+        before, problems = self._seen, set[Problem]()
+        seen: dict[str, Seen] = {}
+        changed: dict[str, str | None] = {}
+        for path, now in self._walk(problems, seen):
+            old = before.get(path)
+            if old is None or (now is not old and now.document not in (None, old.document)):
+                changed[path] = now.document
+                if tell is not None:
+                    tell(path, now.document)
+            if now is not old:
+                self._unsaved.add(path)
+                if old is not None and now.document is None:
+                    now = replace(now, document=old.document)  # noqa: PLW2901 what it held before still counts
+            seen[path] = now
+        same_paths = seen.keys() == before.keys()
+        self._seen = seen
+        self._unsaved -= self._recalled
+        self._save_due |= bool(self._unsaved) or not same_paths
+        problems.update(problem for one in seen.values() for problem in one.problems)
+        jobs = tuple(job for one in seen.values() for job in one.jobs)
         # Not while a job may want a copy that lies there, of an archive that was moved. Every time else: what was
         # too young to go when its archive went is to go later.
-        if self.shelf is not None and not self._last.jobs:
-            self.shelf.tidy(self._seen.keys())
-        return self._last
-
-    def _scan(self, changes: Changes) -> Scan:
-        seen = self._seen.values()
-        return Scan(
-            tuple(place for one in seen for place in one.places or ()),
-            tuple(sorted(changes.problems.union(*(one.problems for one in seen if one.problems)), key=str)),
-            changed=True,
-            jobs=tuple(job for one in seen for job in one.jobs),
-            reads=changes.reads,
-        )
-
-    def known(self) -> dict[str, Seen]:
-        """What another process must be told (`know`) so that its `look` finds what is new to this one."""
-        return {path: one.without_places() for path, one in self._seen.items()}
-
-    def know(self, known: Mapping[str, Seen]) -> None:
-        """Take over what another process knows."""
-        self._seen = dict(known)
-
-    def note(self, changes: Changes) -> None:
-        """As `apply`, where the places themselves are another process's to keep."""
-        if changes.order is not None:
-            self._seen = {path: changes.changed.get(path) or self._seen[path] for path in changes.order}
-        for path, one in changes.changed.items():
-            self._seen[path] = one.without_places()
+        if self.shelf is not None and not jobs:
+            self.shelf.tidy(seen.keys())
+        return Look(changed, None if same_paths else tuple(seen), frozenset(problems), jobs, self._reads)
 
     def save(self) -> None:
         """Let the memory have what it has not yet, for the next start."""
@@ -187,6 +150,25 @@ class Scanner:
             if root is not None:
                 found[path] = (root, self._seen[path])
         self.memory.save(found, self._seen.keys())
+
+    def _walk(self, problems: set[Problem], seen: Container[str]) -> Iterator[tuple[str, Seen]]:
+        """Every path that is not among `seen` with what is there now; as it was seen before where nothing changed."""
+        memory = self.memory if not self._seen else None
+        if memory is not None:
+            memory.load(self.roots, self.own_hosts)
+        for root in self.roots:
+            if not os.path.isdir(root.path):
+                problems.add(Problem(root.path, "no such folder"))
+                continue
+            namer = Namer(root.prefix, root.host, self.own_hosts)
+            wrong: list[Problem] = []
+            for found in walk(root, wrong, archives=self.shelf is not None):
+                if found.path not in seen:
+                    read = self._archive if found.is_archive else self._layout
+                    yield found.path, read(found, root, namer, memory)
+            problems.update(wrong)
+        if memory is not None:
+            memory.unload()
 
     def _layout(self, folder: Found, root: Root, namer: Namer, memory: PlaceMemory | None) -> Seen:
         before = self._seen.get(folder.path)
@@ -210,13 +192,12 @@ class Scanner:
             if isinstance(error, OSError):
                 raise_if_exhausted(error)
             reason = str(error)
-            held = before is not None and before.places != ()
-            if held:
+            if before is not None and before.document:
                 reason += "; what it held before is still served"
-            return _unless_same(before, Seen((), None if held else (), (Problem(folder.path, reason),)))
+            return _unless_same(before, Seen((), None, (Problem(folder.path, reason),)))
         problems = tuple(Problem(folder.path, reason) for reason in place.problems)
         young = now_ns - max(index.st_mtime_ns, index.st_ctime_ns) < _YOUNG_NS
-        return _unless_same(before, Seen(() if young else signature, (place,), problems))
+        return _unless_same(before, Seen(() if young else signature, write_places([place]), problems))
 
     def _archive(self, found: Found, root: Root, namer: Namer, memory: PlaceMemory | None) -> Seen:
         before = self._seen.get(found.path)
@@ -240,7 +221,7 @@ class Scanner:
         problems = tuple(Problem(found.path, reason) for reason in reasons)
         final = signature if shelved.final else ()
         unpacked = tuple({place.unpacked: None for place in shelved.places if place.unpacked})
-        return _unless_same(before, Seen(final, shelved.places, problems, shelved.jobs, unpacked))
+        return _unless_same(before, Seen(final, write_places(shelved.places), problems, shelved.jobs, unpacked))
 
     def _read_layout(self, folder: Found, root: Root, namer: Namer, modified_ns: int) -> Place:
         # A path without links lies in the root; looking that up for each would cost more than reading them.
@@ -271,30 +252,11 @@ class Scanner:
         )
 
 
-def _merged(before: Mapping[str, Seen], changes: Changes) -> dict[str, Seen]:
-    """All that is seen now. Places that are equal to those of before stay the same objects."""
-    order = before.keys() if changes.order is None else changes.order
-    seen: dict[str, Seen] = {}
-    for path in order:
-        one, old = changes.changed.get(path), before.get(path)
-        if one is None:
-            one = before[path]
-        elif one.places is None or (old is not None and one.places == old.places):
-            one = replace(one, places=old.places if old else ())
-        seen[path] = one
-    return seen
-
-
-def _is_same(before: Seen, now: Seen) -> bool:
-    return before.places is now.places and (before.problems, before.jobs) == (now.problems, now.jobs)
-
-
 def _unless_same(before: Seen | None, now: Seen) -> Seen:
     """`before` itself where reading again found the same, so that nobody takes it for a change."""
-    if before is None or (before.signature and now.places is not None):
+    if before is None or now.document not in (None, before.document):
         return now
-    same_places = now.places is None or now.places == before.places
-    if same_places and (now.problems, now.jobs) == (before.problems, before.jobs) and not before.signature:
-        # A young file that has come of age has a signature at last; its places stay the same objects.
-        return replace(before, signature=now.signature) if now.signature else before
-    return now
+    if (now.problems, now.jobs, now.unpacked) != (before.problems, before.jobs, before.unpacked):
+        return now
+    # A young file that has come of age has a signature at last.
+    return before if now.signature == before.signature else replace(before, signature=now.signature)

@@ -1,41 +1,42 @@
-"""Looking for changes in a process of its own: a look at 5,000 layouts takes a tenth of a second of Python, which no
-request should share.
+"""One process that looks for changes, for all workers: a look at 5,000 layouts takes a tenth of a second of Python,
+which no request should share, and which N workers need not do N times.
 
-The process knows of each place what `stat` said of it, no more; it is asked through a socket and answers with what
-changed. It ends when that socket does, however its owner ended. Where it dies, the next look starts another.
+It is started again when it dies, and ends when its owner does, however that ends.
 """
 
+import logging
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Never, Self
 
+from mirror import logs
+from mirror.logs import event
 from mirror.sources.archive_reader import ArchiveReader
-from mirror.sources.heap import uncollected
 from mirror.sources.place_memory import RememberedPlaces
-from mirror.sources.scan import Changes, Scanner
-from mirror.sources.shelf import Failures, Shelf
+from mirror.sources.scan import Scanner
+from mirror.sources.scan_service import ScanService
+from mirror.sources.shelf import Shelf
 from mirror.sources.walk import Root
 from mirror.store.archive_state import ArchiveState
 from mirror.store.place_state import PlaceState
 
+log = logging.getLogger(__name__)
+
 _PACKAGES = str(Path(__file__).parents[2])
-# Requests come first where both want the same CPU.
-_NICENESS = 5
 _STOP_SECONDS = 5.0
-
-
-class ScanProcessEnded(Exception):
-    """The process died, or could not be started; what it knew is known here as well."""
+# One that ran this long was healthy: its next death is a first one.
+HEALTHY_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,120 +52,126 @@ class ScanSettings:
     places_file: str
     unpacked_folder: str
     max_unpacked_bytes: int
+    refresh_seconds: float = 5.0
+    log_format: logs.Format = "auto"
 
     def scanner(self, tidies: bool = True) -> Scanner:
         """Blocks: opens what is remembered of archives.
 
         `tidies`: whether what no archive needs any more is dropped from the cache.
         """
+        return Scanner(self.roots, self.own_hosts, self.shelf(tidies), RememberedPlaces(PlaceState(self.places_file)))
+
+    def shelf(self, tidies: bool = True) -> Shelf:
+        """Blocks, as `scanner`."""
         reader = ArchiveReader(ArchiveState(self.state_file), self.unpacked_folder, self.max_unpacked_bytes)
-        memory = RememberedPlaces(PlaceState(self.places_file))
-        return Scanner(self.roots, self.own_hosts, Shelf(reader, tidies), memory)
+        return Shelf(reader, tidies)
 
 
-@dataclass(slots=True)
 class ScanProcess:
-    """Asks the process, and starts it when there is none. One look at a time; `close` from any thread."""
+    """Runs inside its context, or from `start` to `close`, again and again.
 
-    settings: ScanSettings
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _process: "subprocess.Popen[bytes] | None" = None
-    _connection: "Connection[Any, Any] | None" = None
-    _closed: bool = False
+    `address` is for each worker's `ScanFeed`; it stays the same while processes come and go.
+    """
+
+    def __init__(self, settings: ScanSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._listener = socket.socket(socket.AF_UNIX)
+        # The kernel gives a free abstract address: no file that a full disk refuses, none to be cleared away.
+        self._listener.bind("")
+        self._listener.listen()
+        self.address: bytes = self._listener.getsockname()
+        self._keeper = threading.Thread(target=self._keep, name="scan process", daemon=True)
 
     @property
     def pid(self) -> int | None:
-        """Of the process that was started last; None before the first."""
+        """Of the process that was started last."""
         return self._process.pid if self._process else None
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called: no look will succeed any more."""
-        return self._closed
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
-    def look(self, scanner: Scanner) -> Changes:
-        """What is new to `scanner`, found in the other process. Blocks. Raises ScanProcessEnded, or as `look`."""
-        try:
-            connection = self._connection
-            if connection is None:
-                connection = self._start()
-                connection.send((self.settings, scanner.known()))
-            connection.send(scanner.shelf.failures() if scanner.shelf else {})
-            answer = connection.recv_bytes()
-        except (OSError, EOFError) as error:
-            self._end()
-            raise ScanProcessEnded(str(error) or "it ended") from None
-        with uncollected():
-            found = pickle.loads(answer)  # noqa: S301 it comes from our own process
-        if isinstance(found, Changes):
-            return found
-        # What went wrong there is the scan's own failure; what that process knows now is unsure.
-        self._end()
-        raise found
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start it. Blocks for a moment."""
+        self._start()
+        self._keeper.start()
 
     def close(self) -> None:
-        """End the process, also while it is being asked."""
+        """End it. Blocks until it has ended."""
         with self._lock:
-            self._closed = True
+            self._closing.set()
             if self._process is not None:
                 self._process.kill()
-        self._end()
+        if self._keeper.ident is not None:
+            self._keeper.join(_STOP_SECONDS)  # a disk that hangs holds even who was killed
+        self._listener.close()
 
-    def _start(self) -> "Connection[Any, Any]":
-        ours, theirs = Pipe()
+    def _keep(self) -> None:
+        """Start it again when it dies."""
+        failures = 0
+        while True:
+            begun = time.monotonic()
+            status = self._wait()
+            if self._closing.is_set():
+                return
+            failures = 1 if time.monotonic() - begun > HEALTHY_SECONDS else failures + 1
+            pause = min(MAX_PAUSE_SECONDS, 0.1 * 2 ** (failures - 1))
+            event(log, logging.ERROR, "scan_process_died", exit_status=status, again_in_seconds=pause)
+            if self._closing.wait(pause):
+                return
+            try:
+                self._start()
+            except OSError as error:
+                event(log, logging.ERROR, "scan_process_not_started", reason=error)
+
+    def _wait(self) -> int | None:
+        """The exit status of the process, once it has ended; None where it could not be started."""
+        if self._process is None:
+            return None
+        with self._process:  # its pipe is closed behind it
+            return self._process.wait()
+
+    def _start(self) -> None:
         code = (
             f"import sys; sys.path.append({_PACKAGES!r}); "
-            f"from mirror.sources.scan_process import serve; serve({theirs.fileno()})"
+            f"from mirror.sources.scan_process import serve; serve({self._listener.fileno()})"
         )
-        with self._lock, theirs:
-            if self._closed:
-                ours.close()
-                raise OSError("it was closed")
-            # -P: what lies in the working directory is no module of ours.
-            command = [sys.executable, "-P", "-c", code]
-            self._process = subprocess.Popen(  # noqa: S603 the command is ours
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-            )
-        self._connection = ours
-        return ours
-
-    def _end(self) -> None:
         with self._lock:
-            process, connection = self._process, self._connection
-            self._connection = None
-            if connection is not None and process is not None:
-                process.kill()
-                # A disk that hangs holds even who was killed.
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_STOP_SECONDS)
-        if connection is not None:
-            connection.close()
+            if self._closing.is_set():
+                return
+            self._process = None
+            # -P: what lies in the working directory is no module of ours.
+            self._process = subprocess.Popen(  # noqa: S603 the command is ours
+                [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, pass_fds=[self._listener.fileno()]
+            )
+        assert self._process.stdin is not None  # noqa: S101 it is a pipe
+        with suppress(BrokenPipeError):  # it died at once, as `_keep` will see
+            pickle.dump(self._settings, self._process.stdin)
+            self._process.stdin.flush()
 
 
-def serve(descriptor: int) -> None:
-    """The other process: answers until the socket ends."""
-    # The terminal's Ctrl-C is for the owner, who ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICENESS)
-    connection: Connection[Any, Any] = Connection(descriptor)
-    try:
-        settings, known = connection.recv()
-        scanner: Scanner = settings.scanner()
-        scanner.know(known)
-        scanner.memory = None  # the owner's to read and write
-        while True:
-            failures: Failures = connection.recv()
-            if scanner.shelf is not None:
-                scanner.shelf.know_failures(failures)
-            connection.send(_answer(scanner))
-    except (EOFError, ConnectionError):
-        return
+def serve(descriptor: int) -> Never:
+    """The process itself. Its standard input brings the settings, and ends with its owner."""
+    # Stopping and reloading is for the owner, who ends us, whatever else the signal was sent to.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    settings: ScanSettings = pickle.load(sys.stdin.buffer)  # noqa: S301 it comes from our owner
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    # A server that cannot start says why, in one line: ours are for one that runs.
+    begin_logs = logs.prepare(settings.log_format)
+    service = ScanService(settings.scanner, settings.refresh_seconds)
+    listener = socket.socket(fileno=descriptor)
+    threading.Thread(target=service.attend, args=(listener, begin_logs), daemon=True).start()
+    service.run()
 
 
-def _answer(scanner: Scanner) -> Changes | Exception:
-    try:
-        changes = scanner.look()
-    except Exception as error:  # whatever it is, the owner is told and logs it
-        return error
-    scanner.note(changes)
-    return changes
+def _end_with_owner() -> Never:
+    sys.stdin.buffer.read()
+    os._exit(0)

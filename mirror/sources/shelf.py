@@ -33,10 +33,6 @@ class Job:
     unpacks: bool
 
 
-# When a job failed, on the clock of `time.monotonic` (one for all processes), and why.
-Failures = dict[Job, tuple[float, str]]
-
-
 @dataclass(frozen=True, slots=True)
 class Shelved:
     """What an archive holds now. `final`: the same as long as the file is the same."""
@@ -58,7 +54,8 @@ class Shelf:
         self._tidies = tidies
         self.min_unpacked_age_seconds = MIN_UNPACKED_AGE_SECONDS
         self._lock = threading.Lock()
-        self._failed: Failures = {}
+        # When a job failed, on the clock of `time.monotonic`, and why.
+        self._failed: dict[Job, tuple[float, str]] = {}
         self._verifying: dict[tuple[str, Digest], threading.Lock] = {}
 
     def read(self, at: ArchivePath, stamp: Stamp, namer: Namer) -> Shelved:
@@ -113,16 +110,6 @@ class Shelf:
         with self._lock:
             self._verifying.pop((tar, digest), None)
         return claim.holds(known)
-
-    def failures(self) -> Failures:
-        """The jobs that failed, for a shelf in another process."""
-        with self._lock:
-            return dict(self._failed)
-
-    def know_failures(self, failures: Failures) -> None:
-        """Take over which jobs failed where they are done."""
-        with self._lock:
-            self._failed = dict(failures)
 
     def tidy(self, paths: Collection[str]) -> None:
         """Forget the archives that are not among `paths`, and drop unpacked copies that none needs any more."""

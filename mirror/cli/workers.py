@@ -1,0 +1,90 @@
+"""What serves: this process, or several below it."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from mirror import logs
+from mirror.app.serving import prepare, running
+from mirror.app.slot import Slot
+from mirror.cli.supervise import SIGNALS, Supervisor
+from mirror.config import Config
+from mirror.logs import event
+
+# On uvloop, an extra, an answer from memory costs a sixth less.
+new_event_loop: Callable[[], asyncio.AbstractEventLoop]
+try:
+    import uvloop
+except ImportError:
+    new_event_loop = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: Config, scans: bytes) -> int:
+    """Serve what the scan process at this address finds, until a signal says stop. Returns the exit status."""
+    prepare(config)
+    try:
+        if config.worker_count > 1:
+            return Supervisor(config, run_worker, scans).run()
+        _run(_serve(config, scans))
+    except OSError as error:
+        return _cannot_serve(config, error)
+    return 0
+
+
+def run_worker(config: Config, slot: Slot) -> int:
+    """One of several workers, in a process of its own."""
+    logs.set_up(config.log_format)
+    try:
+        _run(_serve(config, slot.scans, slot))
+    except OSError as error:
+        return _cannot_serve(config, error)
+    return 0
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(serving)
+
+
+def _cannot_serve(config: Config, error: OSError) -> int:
+    # Mostly the address: in use, or not ours.
+    event(log, logging.ERROR, "cannot_serve", listen=str(config.listen), reason=error)
+    return 2
+
+
+async def _serve(config: Config, scans: bytes, slot: Slot | None = None) -> None:
+    _share_quickly()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # Before there is anything to read again, SIGHUP must not end the process, as it does by default.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    # A worker begins with them held back.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if slot is not None:
+        # The pipe says nothing; it ends when the parent does, however that ends.
+        loop.add_reader(slot.parent.fileno(), stop.set)
+    async with running(config, slot, scans=scans) as mirror:
+
+        def reload() -> None:
+            task = asyncio.create_task(mirror.reload(), name="reload")
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        await stop.wait()
+        event(log, logging.INFO, "stopping")
+
+
+def _share_quickly() -> None:
+    """A thread that works on a new snapshot gives way to requests after a millisecond rather than five."""
+    sys.setswitchinterval(0.001)
