@@ -120,11 +120,11 @@ class _Supply:
         self._digest = digest
 
     @asynccontextmanager
-    async def fetch(self, offset: int, etag: str | None) -> AsyncIterator[Incoming]:
-        """Bytes from `offset` on. Raises OciError."""
+    async def fetch(self, start: int, etag: str | None, stop: int | None = None) -> AsyncIterator[Incoming]:
+        """See `store.feed.Fetch`. Raises OciError."""
         name = self._repository.name
         try:
-            async with self._client.open_blob(name.repository, self._digest, offset, etag) as body:
+            async with self._client.open_blob(name.repository, self._digest, start, etag, stop=stop) as body:
                 yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks))
         except UpstreamError as error:
             raise self._error(error) from error

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import BadGateway, Denied, OciError, Unavailable, Unknown
@@ -26,9 +26,13 @@ class Incoming:
     chunks: AsyncIterator[bytes]
 
 
-# `fetch(offset, etag)` asks for the bytes from `offset` to the end (Range; If-Range where `etag` is not None).
-# An answer that ignores the range starts at 0. It raises OciError or OSError, on entering or while reading.
-Fetch = Callable[[int, str | None], AbstractAsyncContextManager[Incoming]]
+class Fetch(Protocol):
+    """Asks for the bytes from `start` to before `stop` (None: to the end), if they are still `etag`'s (If-Range)."""
+
+    def __call__(
+        self, start: int, etag: str | None, stop: int | None = None, /
+    ) -> AbstractAsyncContextManager[Incoming]:
+        """An answer that ignores the range starts at 0. Raises OciError or OSError, on entering or while reading."""
 
 
 class WrongContent(BadGateway):
