@@ -110,6 +110,11 @@ class BlobStore:
         """All that this process reads or fills; `pool.in_use` knows of the other processes as well."""
         return {*self._fills, *self._reading}
 
+    def is_asked(self, digest: Digest, supplier: str) -> bool:
+        """Whether a fill runs here that `supplier` is asked for, or will be if others fail."""
+        fill = self._fills.get(digest)
+        return fill is not None and supplier in fill.job.suppliers
+
     def running(self) -> int:
         """Fills running in this process, those included that follow another process's."""
         return len(self._fills)

@@ -76,6 +76,7 @@ class Feed:
         mark: Mark | None = None,
         begun: bool = False,
         on_answer: Callable[[str, int | None], None] = lambda supplier, size: None,
+        on_error: Callable[[str, Exception], None] = lambda supplier, error: None,
     ) -> None:
         self.size = size
         self.mark = mark
@@ -84,6 +85,7 @@ class Feed:
         self._patience = patience
         self._answered = begun
         self._on_answer = on_answer
+        self._on_error = on_error
         self._refused: set[str] = set()
         self._current: str | None = mark.supplier if mark else None
         self._position = 0
@@ -161,6 +163,7 @@ class Feed:
 
     async def _after(self, supplier: str, error: OciError | OSError) -> None:
         """Settle a failure: pause and go on with the next supplier, or raise."""
+        self._on_error(supplier, error)
         pause = 0.0
         wait = error.retry_after_seconds if isinstance(error, Unavailable) else None
         final = isinstance(error, Unknown | Denied | WrongContent) or (wait or 0.0) > MAX_PAUSE_SECONDS

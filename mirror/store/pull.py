@@ -13,6 +13,8 @@ from mirror.store.threads import PIECE_BYTES, read_piece
 
 log = logging.getLogger(__name__)
 
+# So many bytes at first: where many begin at once, the first of each wait for those of the others.
+_FIRST_BYTES = 64 * 1024
 # A read is far ahead of a fill that needs longer than this to get there.
 _FAR_SECONDS = 1.0
 
@@ -39,12 +41,12 @@ class Pull:
     async def started(self) -> int:
         """The blob's size in bytes, once its body can begin.
 
-        Raises the upstream's error (OciError or OSError) where nothing can be had, so that the answer can still
+        Raises the supplier's own error (OciError or OSError) where nothing can be had, so that the answer can still
         be an error; or what `prove` raises. A blob up to VERIFY_FIRST_BYTES was checked by then.
         """
         while self._progress.size is None:
-            if self._progress.error is not None:
-                raise self._progress.error
+            if (error := self._fill.job.error_for(self._supplier)) is not None:
+                raise error
             await self._progress.change()
         # Another repository's answer, another process's part or the pool say nothing of this one.
         if self._prove is not None and self._supplier not in self._fill.job.answered_by:
@@ -67,9 +69,13 @@ class Pull:
             if progress.error is not None:
                 raise progress.error
             if position < ready:
-                piece = await self._piece(position, ready)
+                is_first = position == start
+                piece = await self._piece(position, min(ready, start + _FIRST_BYTES) if is_first else ready)
                 position += len(piece)
                 yield piece
+                if is_first:
+                    # What is there already would go on until this socket is full: first everybody gets something.
+                    await asyncio.sleep(0)
             elif progress.passing:
                 async with aclosing(self._passed(position, stop)) as pieces:
                     async for piece in pieces:
