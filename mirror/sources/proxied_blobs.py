@@ -61,10 +61,15 @@ class ProxiedBlobs:
         self._index.touch(repository.name, digest)
         async with AsyncExitStack() as stack:
             found = None
-            # Whose own repository is being asked already waits for that answer.
-            if not self._blobs.is_asked(digest, str(repository.name)):
+            if not self._may_join(repository, digest):
                 found = await self._pooled(stack, repository, digest)
             yield found or await self._filled(stack, repository, digest)
+
+    def _may_join(self, repository: CachedRepository, digest: Digest) -> bool:
+        """Whether a fill runs whose bytes are the repository's, or whose first answer will say whether they are."""
+        if repository.has(digest):
+            return self._blobs.is_filling(digest)
+        return self._blobs.is_asked(digest, str(repository.name))
 
     async def _pooled(
         self, stack: AsyncExitStack, repository: CachedRepository, digest: Digest
