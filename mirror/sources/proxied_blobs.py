@@ -7,6 +7,7 @@ from functools import partial
 from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, Denied, OciError, Unknown
 from mirror.oci.names import Host
+from mirror.sources.flights import Flights
 from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found
@@ -37,6 +38,11 @@ class ProxiedBlobs:
         self._index = cache.index
         self._policy = policy
         self._freshness = freshness
+        self._links: Flights[None] = Flights()
+
+    async def stop(self) -> None:
+        """End what is under way; fills are the store's to stop."""
+        await self._links.stop()
 
     async def stat(self, repository: CachedRepository, digest: Digest) -> Found[int]:
         """Size in bytes. A blob that is not here costs the upstream a HEAD."""
@@ -54,8 +60,16 @@ class ProxiedBlobs:
         """The blob from the pool, or streaming from its fill."""
         self._index.touch(repository.name, digest)
         async with AsyncExitStack() as stack:
-            found = await self._pooled(stack, repository, digest)
+            found = None
+            if not self._may_join(repository, digest):
+                found = await self._pooled(stack, repository, digest)
             yield found or await self._filled(stack, repository, digest)
+
+    def _may_join(self, repository: CachedRepository, digest: Digest) -> bool:
+        """Whether a fill runs whose bytes are the repository's, or whose first answer will say whether they are."""
+        if repository.has(digest):
+            return self._blobs.is_filling(digest)
+        return self._blobs.is_asked(digest, str(repository.name))
 
     async def _pooled(
         self, stack: AsyncExitStack, repository: CachedRepository, digest: Digest
@@ -64,7 +78,7 @@ class ProxiedBlobs:
         if not repository.has(digest):
             if digest not in self._blobs.busy() and await self._blobs.size(digest) is None:
                 return None
-            await self._freshness.once(self._question(repository, digest))
+            await self._prove(repository, digest)
         try:
             body = await stack.enter_async_context(self._blobs.open(digest))
         except BlobUnknown:
@@ -81,30 +95,40 @@ class ProxiedBlobs:
         supply = _Supply(self._client, repository, digest)
         # Bytes that come from somebody else's fill are this repository's only if its upstream says so.
         # No size is held against the answer: what a HEAD said of it may have been a lie, and the digest judges.
-        prove = None if repository.has(digest) else partial(self._freshness.once, question)
+        prove = partial(self._prove, repository, digest)
         pull = await stack.enter_async_context(
             self._blobs.join(digest, None, supply.fetch, supplier=str(repository.name), prove=prove)
         )
         try:
             size = await pull.started()
-        except OciError as failure:
-            # A fill ends with the error of whom it asked last, which may have been another repository's upstream.
-            error = supply.error or failure
-            if isinstance(error, Unknown):
-                self._freshness.negatives.put(question.name, question.reference, error)
-                raise error from failure
+        except Unknown as error:
+            self._freshness.negatives.put(question.name, question.reference, error)
+            raise
+        except OciError as error:
             stale = self._freshness.negatives.stale(question.name, question.reference)
-            counts = isinstance(error, Denied) and self._policy.refuse_gone
-            raise (error if stale is None or counts else stale) from failure
-        await keep("membership", repository.name, lambda: repository.link(digest, size))
+            if stale is None or (isinstance(error, Denied) and self._policy.refuse_gone):
+                raise
+            raise stale from error
+        await self._link(repository, digest, size)
         self._freshness.negatives.drop(question.name, question.reference)
         how = "; collapsed" if pull.collapsed else "; stored" if self._blobs.keeps(size) else ""
         return Found(pull.body, self._freshness.origin(f"fwd=uri-miss{how}", None, 0))
 
+    async def _prove(self, repository: CachedRepository, digest: Digest) -> None:
+        """See that the digest is the repository's. Raises as a cold question does."""
+        if not repository.has(digest):
+            await self._freshness.once(self._question(repository, digest))
+
+    async def _link(self, repository: CachedRepository, digest: Digest, size: int) -> None:
+        """Make the digest the repository's, once for all who see it come."""
+        if repository.size(digest) != size:
+            link = partial(keep, "membership", repository.name, lambda: repository.link(digest, size))
+            await self._links.ask((repository.name, digest, size), link)
+
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
         async def ask() -> int:
             size = await self._client.stat_blob(repository.name.repository, digest)
-            await keep("membership", repository.name, lambda: repository.link(digest, size))
+            await self._link(repository, digest, size)
             return size
 
         unknown = BlobUnknown({"name": str(repository.name), "digest": digest})
@@ -112,20 +136,19 @@ class ProxiedBlobs:
 
 
 class _Supply:
-    """One repository of one upstream as a supplier of a fill. `error` is what it said last."""
+    """One repository of one upstream as a supplier of a fill."""
 
     def __init__(self, client: UpstreamClient, repository: CachedRepository, digest: Digest) -> None:
-        self.error: OciError | None = None
         self._client = client
         self._repository = repository
         self._digest = digest
 
     @asynccontextmanager
-    async def fetch(self, offset: int, etag: str | None) -> AsyncIterator[Incoming]:
-        """Bytes from `offset` on. Raises OciError."""
+    async def fetch(self, start: int, etag: str | None, stop: int | None = None) -> AsyncIterator[Incoming]:
+        """See `store.feed.Fetch`. Raises OciError."""
         name = self._repository.name
         try:
-            async with self._client.open_blob(name.repository, self._digest, offset, etag) as body:
+            async with self._client.open_blob(name.repository, self._digest, start, etag, stop=stop) as body:
                 yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks))
         except UpstreamError as error:
             raise self._error(error) from error
@@ -138,5 +161,4 @@ class _Supply:
             raise self._error(error) from error
 
     def _error(self, error: UpstreamError) -> OciError:
-        self.error = translated(error, BlobUnknown({"name": str(self._repository.name), "digest": self._digest}))
-        return self.error
+        return translated(error, BlobUnknown({"name": str(self._repository.name), "digest": self._digest}))

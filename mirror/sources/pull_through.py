@@ -46,6 +46,7 @@ class PullThrough:
         """End every question under way; fills are the store's to stop."""
         if self._prefetch is not None:
             await self._prefetch.stop()
+        await self._proxied_blobs.stop()
         await self._freshness.stop()
 
     async def resolve(self, name: Name, reference: str) -> Found[Manifest]:

@@ -115,6 +115,15 @@ class BlobStore:
         """All that this process reads or fills; `pool.in_use` knows of the other processes as well."""
         return {*self._fills, *self._reading}
 
+    def is_filling(self, digest: Digest) -> bool:
+        """Whether a fill of it runs here."""
+        return digest in self._fills
+
+    def is_asked(self, digest: Digest, supplier: str) -> bool:
+        """Whether a fill waits for its first answer: from `supplier`, or from others before it."""
+        fill = self._fills.get(digest)
+        return fill is not None and fill.job.progress.size is None and supplier in fill.job.suppliers
+
     def running(self) -> int:
         """Fills running in this process, those included that follow another process's."""
         return len(self._fills)

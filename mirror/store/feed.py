@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import BadGateway, Denied, OciError, Unavailable, Unknown
@@ -26,9 +26,13 @@ class Incoming:
     chunks: AsyncIterator[bytes]
 
 
-# `fetch(offset, etag)` asks for the bytes from `offset` to the end (Range; If-Range where `etag` is not None).
-# An answer that ignores the range starts at 0. It raises OciError or OSError, on entering or while reading.
-Fetch = Callable[[int, str | None], AbstractAsyncContextManager[Incoming]]
+class Fetch(Protocol):
+    """Asks for the bytes from `start` to before `stop` (None: to the end), if they are still `etag`'s (If-Range)."""
+
+    def __call__(
+        self, start: int, etag: str | None, stop: int | None = None, /
+    ) -> AbstractAsyncContextManager[Incoming]:
+        """An answer that ignores the range starts at 0. Raises OciError or OSError, on entering or while reading."""
 
 
 class WrongContent(BadGateway):
@@ -72,6 +76,7 @@ class Feed:
         mark: Mark | None = None,
         begun: bool = False,
         on_answer: Callable[[str, int | None], None] = lambda supplier, size: None,
+        on_error: Callable[[str, Exception], None] = lambda supplier, error: None,
     ) -> None:
         self.size = size
         self.mark = mark
@@ -80,6 +85,7 @@ class Feed:
         self._patience = patience
         self._answered = begun
         self._on_answer = on_answer
+        self._on_error = on_error
         self._refused: set[str] = set()
         self._current: str | None = mark.supplier if mark else None
         self._position = 0
@@ -157,6 +163,7 @@ class Feed:
 
     async def _after(self, supplier: str, error: OciError | OSError) -> None:
         """Settle a failure: pause and go on with the next supplier, or raise."""
+        self._on_error(supplier, error)
         pause = 0.0
         wait = error.retry_after_seconds if isinstance(error, Unavailable) else None
         final = isinstance(error, Unknown | Denied | WrongContent) or (wait or 0.0) > MAX_PAUSE_SECONDS

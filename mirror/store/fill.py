@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mirror.oci.errors import OciError, Unavailable
+from mirror.store.apart import Apart
 from mirror.store.feed import Fetch
 from mirror.store.follow import follow
 from mirror.store.job import Job
@@ -28,12 +29,11 @@ class Fill:
 
     def __init__(self, job: Job, keep: bool) -> None:
         self.job = job
-        # Reads fetched apart at this moment, and what has been fetched so.
-        self.apart = 0
-        self.apart_bytes = 0
+        self.apart = Apart()
         self._keep = keep
         self._readers = 0
-        self._part: Part | None = None
+        # What the bytes go to, while there is a task or a reader; None also where nothing is stored.
+        self.part: Part | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self, on_over: Callable[["Fill"], None]) -> None:
@@ -80,9 +80,9 @@ class Fill:
         self.job.progress.fail(error)
 
     def _release(self) -> None:
-        if self._task is None and not self._readers and self._part is not None:
-            asyncio.get_running_loop().run_in_executor(None, self._part.close)
-            self._part = None
+        if self._task is None and not self._readers and self.part is not None:
+            asyncio.get_running_loop().run_in_executor(None, self.part.close)
+            self.part = None
 
     async def _until_settled(self) -> None:
         while True:
@@ -90,9 +90,9 @@ class Fill:
             if part is None:
                 await pass_through(self.job)
                 return
-            if self._part is not None:  # claimed anew: nobody has had a byte of it
-                self._part.close()
-            self._part = part
+            if self.part is not None:  # claimed anew: nobody has had a byte of it
+                self.part.close()
+            self.part = part
             self.job.progress.begin(part.fd)
             if await self._settle(part):
                 return
@@ -109,7 +109,8 @@ class Fill:
         """Play one's role with the part; False where everything has to begin again."""
         role = part.role
         if role is Role.FOLLOWING:
-            role = await follow(self.job, part, lambda: self._readers > 0)
+            # What this process took of the share that may be fetched apart stays taken as long as the fill runs.
+            role = await follow(self.job, part, lambda: self._readers > 0 or self.apart.has_taken)
         match role:
             case Role.PUBLISHED:
                 self.job.progress.complete(part.size())

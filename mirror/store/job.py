@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.oci.digest import Digest
-from mirror.oci.errors import Unavailable
+from mirror.oci.errors import Unavailable, Unknown
 from mirror.store.feed import Feed, Fetch, Mark, Patience
 from mirror.store.parts import Files, Part
 from mirror.store.progress import VERIFY_FIRST_BYTES, Progress
@@ -52,8 +52,9 @@ class Job:
     on_stored: Callable[[Digest, int], None]
     progress: Progress = field(default_factory=Progress)
     suppliers: dict[str, Fetch] = field(default_factory=dict)
-    # Who was seen, in this process, to have the blob.
+    # Who was seen, in this process, to have the blob, and what a supplier said last where it was an error.
     answered_by: set[str] = field(default_factory=set)
+    errors: dict[str, Exception] = field(default_factory=dict)
     _begun: tuple[float, int] | None = None
 
     def feed(self, size: int | None, mark: Mark | None = None) -> Feed:
@@ -66,7 +67,15 @@ class Job:
             mark=mark,
             begun=self.progress.size is not None,
             on_answer=self._answered,
+            on_error=self.errors.__setitem__,
         )
+
+    def error_for(self, supplier: str) -> Exception | None:
+        """Why nothing can be had, for who asks `supplier`; None so far. Another's "unknown" says nothing of it."""
+        found = self.progress.error
+        if found is None or supplier in self.errors:
+            return found and self.errors[supplier]
+        return Unavailable() if isinstance(found, Unknown) else found
 
     def _answered(self, supplier: str, size: int | None) -> None:
         self.answered_by.add(supplier)

@@ -14,6 +14,9 @@ A part is mode 0600 until its hash was found right and 0644 from then on: so oth
 byte without waiting for fsync and rename. A mode left by a process that died proves nothing (the machine may have
 lost pages); hence whoever locks a part sets it back first, and a reader believes 0644 only in a part that it saw
 at 0600 before, or that has its blob's name.
+
+What may be fetched apart of a fill is dealt out in numbered steps (`apart.py`). Each is a lock on one byte far behind
+the file's end, of a kind that goes with the open file (fcntl(2), "Open file description locks").
 """
 
 import contextlib
@@ -22,6 +25,7 @@ import fcntl
 import json
 import os
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +34,10 @@ from mirror.store.feed import Mark
 
 ARRIVING_MODE = 0o600
 VERIFIED_MODE = 0o644
+
+# Linux only; elsewhere each process has all steps for itself.
+_OFD_SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+_FIRST_STEP_OFFSET = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,18 @@ class Part:
         if self.role is Role.LEADING:
             os.fchmod(self.fd, ARRIVING_MODE)
         return self.role
+
+    def take_step(self, number: int) -> bool:
+        """Take a step of what may be fetched apart, until the part is closed; False where another process has it."""
+        if _OFD_SETLK is None:
+            return True
+        # struct flock: type, whence, start, length, pid (which has to be 0).
+        lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, _FIRST_STEP_OFFSET + number, 1, 0)
+        try:
+            fcntl.fcntl(self.fd, _OFD_SETLK, lock)
+        except OSError:
+            return False
+        return True
 
     def share(self) -> bool:
         """Hold the file as its readers do, if whoever filled it lets go."""

@@ -42,12 +42,12 @@ class Progress:
         """The size is known, and an upstream answers: bodies may begin."""
         if self.size is None:
             self.size = size
-            self._wake()
+            self.wake()
 
     def grow(self, held: int) -> None:
         if held > self.held:
             self.held = held
-            self._wake()
+            self.wake()
 
     def complete(self, size: int, content: bytes | None = None) -> None:
         """The verdict: the blob is right and all of it may go out."""
@@ -55,19 +55,19 @@ class Progress:
         self.held = size
         self.content = content
         self.whole = True
-        self._wake()
+        self.wake()
 
     def fail(self, error: Exception) -> None:
         if not self.whole and not self.passing and self.error is None:
             self.error = error
-            self._wake()
+            self.wake()
 
     def pass_on(self, hasher: Any, held: int) -> None:
         """Nothing is stored from byte `held` on; `hasher` has taken in what is before it."""
         self.held = held
         self._hash = hasher
         self.passing = True
-        self._wake()
+        self.wake()
 
     def hash_at(self, position: int) -> Any:
         """The hash state for a reader who goes on by itself from `position`; None where it cannot check."""
@@ -82,7 +82,8 @@ class Progress:
         finally:
             self._waiters.discard(waiter)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let every reader look again."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -7,19 +7,14 @@ from contextlib import aclosing
 
 from mirror.oci.errors import OciError
 from mirror.store.body import ByteStream
-from mirror.store.feed import Feed, Fetch, Patience, WrongContent
+from mirror.store.feed import Feed, Fetch, WrongContent
 from mirror.store.fill import Fill
 from mirror.store.threads import PIECE_BYTES, read_piece
 
 log = logging.getLogger(__name__)
 
-# Reads of one fill that are fetched apart at a time; each is a connection of the upstream's.
-_MAX_APART = 4
-# What is fetched apart is not stored, and takes of the bandwidth that the fill has: so many bytes of one blob at
-# most, and that share of its size; each request counts as one of this size, for what is on its way when it ends.
-_APART_BYTES = 4 * 1024 * 1024
-_APART_SHARE = 64
-_ASKING_BYTES = 256 * 1024
+# So many bytes at first: where many begin at once, the first of each wait for those of the others.
+_FIRST_BYTES = 64 * 1024
 # A read is far ahead of a fill that needs longer than this to get there.
 _FAR_SECONDS = 1.0
 
@@ -40,18 +35,18 @@ class Pull:
         self._fill = fill
         self._progress = fill.job.progress
         self._supplier = supplier
-        self._suppliers = {supplier: fetch}
+        self._fetch = fetch
         self._prove = prove
 
     async def started(self) -> int:
         """The blob's size in bytes, once its body can begin.
 
-        Raises the upstream's error (OciError or OSError) where nothing can be had, so that the answer can still
+        Raises the supplier's own error (OciError or OSError) where nothing can be had, so that the answer can still
         be an error; or what `prove` raises. A blob up to VERIFY_FIRST_BYTES was checked by then.
         """
         while self._progress.size is None:
-            if self._progress.error is not None:
-                raise self._progress.error
+            if (error := self._fill.job.error_for(self._supplier)) is not None:
+                raise error
             await self._progress.change()
         # Another repository's answer, another process's part or the pool say nothing of this one.
         if self._prove is not None and self._supplier not in self._fill.job.answered_by:
@@ -74,17 +69,21 @@ class Pull:
             if progress.error is not None:
                 raise progress.error
             if position < ready:
-                piece = await self._piece(position, ready)
+                is_first = position == start
+                piece = await self._piece(position, min(ready, start + _FIRST_BYTES) if is_first else ready)
                 position += len(piece)
                 yield piece
+                if is_first:
+                    # What is there already would go on until this socket is full: first everybody gets something.
+                    await asyncio.sleep(0)
             elif progress.passing:
                 async with aclosing(self._passed(position, stop)) as pieces:
                     async for piece in pieces:
                         yield piece
                 return
-            elif not alone and self._is_far(position):
+            elif not alone and self._is_far(position) and (count := self._share(position, stop)):
                 alone = True
-                async with aclosing(self._fetched_apart(position, stop)) as pieces:
+                async with aclosing(self._fetched_apart(position, count)) as pieces:
                     async for piece in pieces:
                         position += len(piece)
                         yield piece
@@ -103,42 +102,38 @@ class Pull:
     def _is_far(self, position: int) -> bool:
         job = self._fill.job
         ahead = position - job.progress.held
-        return (
-            ahead > job.limits.far_bytes
-            and ahead > job.speed() * _FAR_SECONDS
-            and self._fill.apart < _MAX_APART
-            and job.progress.size is not None
-            and position < job.progress.size - 1
-            and self._apart_bytes_left() >= _ASKING_BYTES
-        )
+        return ahead > job.limits.far_bytes and ahead > job.speed() * _FAR_SECONDS
 
-    def _apart_bytes_left(self) -> int:
-        size = self._progress.size or 0
-        return _APART_BYTES + size // _APART_SHARE - self._fill.apart_bytes
-
-    async def _fetched_apart(self, position: int, stop: int) -> AsyncGenerator[bytes, None]:
-        """Bytes far ahead of the fill, by one request of their own; where it fails or gets long, the fill gets there.
+    def _share(self, position: int, stop: int) -> int:
+        """How many bytes from `position` on may be fetched apart.
 
         Never the last byte: that waits for the verdict, as all readers do.
         """
-        size = self._progress.size or 0
-        left = min(stop, size - 1) - position
-        feed = Feed(self._fill.job.digest, self._suppliers, Patience(attempts=1), size=size)
-        self._fill.apart += 1
-        self._fill.apart_bytes += _ASKING_BYTES
+        fill, size = self._fill, self._progress.size or 0
+        wanted = min(stop, size - 1) - position
+        if fill.part is None or wanted <= 0 or not fill.apart.may_have(size):
+            return 0
+        return fill.apart.take(fill.part, size, wanted)
+
+    async def _fetched_apart(self, position: int, count: int) -> AsyncGenerator[bytes, None]:
+        """Bytes far ahead of the fill, by one request of their own; where it fails or ends, the fill gets there."""
+        digest, apart, left = self._fill.job.digest, self._fill.apart, count
+        apart.reads += 1
         try:
-            async with aclosing(feed.chunks(position)) as chunks:
-                async for chunk in chunks:
+            async with self._fetch(position, None, position + count) as incoming:
+                if incoming.start != position or incoming.total_size not in (None, self._progress.size):
+                    return  # it does not do ranges, or has another blob
+                async for chunk in incoming.chunks:
                     if piece := chunk[:left]:
                         yield piece
                     left -= len(piece)
-                    self._fill.apart_bytes += len(piece)
-                    if not left or self._apart_bytes_left() <= 0:
-                        break
+                    if not left:
+                        return
         except (OciError, OSError) as error:
-            log.info("blob %s, fetched apart from byte %d, broke off: %s", self._fill.job.digest, position, error)
+            log.info("blob %s, fetched apart from byte %d, broke off: %s", digest, position, error)
         finally:
-            self._fill.apart -= 1
+            apart.reads -= 1
+            self._progress.wake()  # another may begin, however long the fill stands still
 
     async def _passed(self, position: int, stop: int) -> AsyncGenerator[bytes, None]:
         """The rest of a blob that is not stored, by a request of this reader's own.
@@ -147,7 +142,8 @@ class Pull:
         """
         size = self._progress.size
         hasher = self._progress.hash_at(position) if stop == size else None
-        feed = Feed(self._fill.job.digest, self._suppliers, self._fill.job.limits.patience, size=size, begun=True)
+        suppliers, patience = {self._supplier: self._fetch}, self._fill.job.limits.patience
+        feed = Feed(self._fill.job.digest, suppliers, patience, size=size, begun=True)
         held_back = b""
         left = stop - position
         async with aclosing(feed.chunks(position)) as chunks:

@@ -63,28 +63,29 @@ def _total(answer: Answer) -> int | None:
 
 
 async def open_blob_at(
-    exchange: Exchange, repository: str, digest: Digest, start: int, etag: str | None
+    exchange: Exchange, repository: str, digest: Digest, start: int, etag: str | None, *, stop: int | None
 ) -> tuple[Answer, BlobHead]:
     """The answer, which the caller closes. Raises RangeRefused, and BadAnswer for a range other than asked."""
     headers = {}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    is_range = start > 0 or stop is not None
+    if is_range:
+        headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         # A weak one cannot promise the same bytes (RFC 9110, 13.1.5).
         if etag and not etag.startswith("W/"):
             headers["If-Range"] = etag
     answer = await exchange.ask("GET", repository, exchange.url(repository, f"blobs/{digest}"), headers)
     try:
-        return answer, _head(answer, start)
+        return answer, _head(answer, start, is_range)
     except BadAnswer:
         answer.close()
         raise
 
 
-def _head(answer: Answer, start: int) -> BlobHead:
+def _head(answer: Answer, start: int, is_range: bool) -> BlobHead:
     if answer.status == 200:
         return BlobHead(0, answer.length_bytes)
     match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-    if not start or match is None or int(match[1]) != start:
+    if not is_range or match is None or int(match[1]) != start:
         raise BadAnswer(answer.host, "a range that was not asked for", elsewhere=answer.elsewhere)
     return BlobHead(start, int(match[3]) if match[3] else None)
 

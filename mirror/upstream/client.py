@@ -116,9 +116,10 @@ class UpstreamClient:
         start: int = 0,
         etag: str | None = None,
         *,
+        stop: int | None = None,
         deadline_seconds: float | None = None,
     ) -> AsyncIterator[UpstreamBody]:
-        """A blob from byte `start` on; with `etag`, only if it is still the same (If-Range).
+        """A blob from byte `start` to before `stop`, or to its end; with `etag`, only if it is the same (If-Range).
 
         Retried until the head came; what happens to the body is the caller's to resume. `body.start` is 0 where the
         upstream sends it all. Raises RangeRefused when there is no byte at `start`. The deadline is for the head.
@@ -128,7 +129,7 @@ class UpstreamClient:
             await self._blob_slot(stack, deadline_seconds)
             answer, head = await self._failover.run(
                 "pull",
-                lambda one: open_blob_at(one, repository, digest, start, etag),
+                lambda one: open_blob_at(one, repository, digest, start, etag, stop=stop),
                 deadline_seconds,
             )
             stack.callback(answer.close)

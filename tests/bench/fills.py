@@ -79,11 +79,11 @@ def measure(folder: Path, size: int, bytes_per_second: float | None, workers: in
             # What is loaded only with the first blob and manifest is no growth.
             for _ in range(4 * workers):
                 assert mirror.status(f"/v2/{REPOSITORY}/manifests/latest") == 200
-            before, cpu = _resident(mirror), _cpu_seconds(mirror)
+            before, cpu = _resident(mirror), cpu_seconds(mirror)
             with _peak(mirror) as peak:
                 readers = Crowd(mirror.host, path, size, crowd)
                 met = readers.run_apart() if apart else readers.run()
-            spent = _cpu_seconds(mirror) - cpu
+            spent = cpu_seconds(mirror) - cpu
         asked = hub.select("GET", path)
         ranges = [one for one in asked if "Range" in one.headers]
         sent = sum(one.bytes_sent for one in asked)
@@ -117,7 +117,8 @@ def _resident(mirror: MirrorProcess) -> int:
     return sum(resident_bytes(pid) for pid in mirror.pids())
 
 
-def _cpu_seconds(mirror: MirrorProcess) -> float:
+def cpu_seconds(mirror: MirrorProcess) -> float:
+    """What its processes have used so far."""
     ticks = 0
     for pid in mirror.pids():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -24,10 +24,8 @@ def running(folder: Path, content: Content) -> Iterator[dict[str, int]]:
     """All servers that are installed here: their ports by name. nginx serves `folder`/static."""
     with ExitStack() as stack:
         ports = {}
-        for name, command in _DISTRIBUTIONS:
-            program = shutil.which(command) or shutil.which(command, path=str(Path.home() / "go/bin"))
-            if program:
-                ports[name] = stack.enter_context(_distribution(folder, name, program))
+        for name in distributions():
+            ports[name] = stack.enter_context(distribution(folder, name))
         upstream = next(iter(ports.values()), None)
         mirrors: dict[str, dict[str, object]] = {
             "mirror, 1 worker": {"workers": 1},
@@ -49,6 +47,15 @@ class Mirror:
     pid: int
 
 
+def distributions() -> dict[str, str]:
+    """The versions of distribution that are installed here, by name, with their program."""
+    found = {
+        name: shutil.which(command) or shutil.which(command, path=str(Path.home() / "go/bin"))
+        for name, command in _DISTRIBUTIONS
+    }
+    return {name: program for name, program in found.items() if program}
+
+
 @contextmanager
 def mirror(folder: Path, layouts: Sequence[Path], upstream: int | None, **settings: object) -> Iterator[Mirror]:
     """One with a cache of its own; `settings` as in config.yaml. `PROXIED` is the registry on port `upstream`."""
@@ -67,21 +74,24 @@ def mirror(folder: Path, layouts: Sequence[Path], upstream: int | None, **settin
 
 
 @contextmanager
-def _distribution(folder: Path, name: str, program: str) -> Iterator[int]:
+def distribution(folder: Path, name: str, upstream: int | None = None) -> Iterator[int]:
+    """One of `distributions`, on the port given: over `folder`/registry, or a cache before the port `upstream`."""
     port = _free_port()
-    config = folder / f"{name}.yml"
+    config = folder / f"{name}.{port}.yml"
+    storage = folder / ("registry" if upstream is None else f"{name}.{port}")
     document = {
         "version": "0.1",
         "log": {"level": "error", "accesslog": {"disabled": True}},
         # As most run it: what it has looked up stays in memory.
         "storage": {
-            "filesystem": {"rootdirectory": str(folder / "registry")},
+            "filesystem": {"rootdirectory": str(storage)},
             "cache": {"blobdescriptor": "inmemory"},
         },
         "http": {"addr": f"127.0.0.1:{port}"},
+        **({} if upstream is None else {"proxy": {"remoteurl": f"http://127.0.0.1:{upstream}"}}),
     }
     config.write_text(json.dumps(document))
-    with _process([program, "serve", str(config)], folder, port):
+    with _process([distributions()[name], "serve", str(config)], folder, port):
         yield port
 
 

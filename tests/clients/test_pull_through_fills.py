@@ -23,8 +23,7 @@ def test_fifty_clients_on_one_cold_blob_are_one_request_upstream(tmp_path: Path,
     found = measure(tmp_path, size, 50e6, workers, apart=False)
     assert found.all_right
     assert found.upstream_gets - found.ranges_asked == 1
-    # In each process a sixty-fourth of it and four MiB, and what is on its way when one of four ranges ends.
-    assert found.upstream_bytes < size + workers * (4 * MIB + size // 64 + 4 * 4 * MIB)
+    assert found.upstream_bytes <= size + MIB + size // 64, "far ranges cost a small share, of all processes together"
     assert found.grown_bytes < 64 * MIB
 
 

@@ -81,6 +81,22 @@ async def test_a_running_fill_is_not_joined_by_who_may_not_have_it(tmp_path: Pat
     assert private.count("GET", kind="blob", path=f"*/{APP}/*") == 1
 
 
+async def test_a_running_fill_is_not_joined_once_the_digest_was_forgotten(tmp_path: Path, hub: Hub) -> None:
+    """That its upstream answered at the fill's beginning is no proof for who comes when neither knows it any more."""
+    digest = hub.blob(APP, b"secret" * (BIG // 6))
+    release = asyncio.Event()
+    hub.fault(Stall(release, BIG // 2), kind="blob", method="GET")
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        filling = asyncio.create_task(mirror.get(path("blobs", digest)))
+        links = mirror.cache / "names" / HOST / APP / "_links"
+        await eventually(links.exists)
+        await asyncio.to_thread(links.unlink)
+        del hub.repositories[APP].blobs[digest]
+        await refused_every_way(mirror, digest, HOST, APP)
+        release.set()
+        assert (await filling).status == 200
+
+
 async def test_a_manifest_that_mentions_a_private_digest_opens_nothing(tmp_path: Path, hubs: Hubs) -> None:
     private, public = await hubs(), await hubs()
     image = private.image(APP, "1", layers=[b"secret" * 1000])

@@ -69,13 +69,13 @@ async def main(folder: Path, work: Work) -> None:
     digest = Digest.of(content)
 
     @asynccontextmanager
-    async def fetch(offset: int, etag: str | None) -> AsyncGenerator[Incoming, None]:
+    async def fetch(offset: int, etag: str | None, stop: int | None = None) -> AsyncGenerator[Incoming, None]:
         with (folder / "asked").open("a") as asked:
             asked.write(f"{work.name} {offset}\n")
 
         async def chunks() -> AsyncGenerator[bytes, None]:
             position = offset
-            while position < work.size:
+            while position < (work.size if stop is None else stop):
                 if position == work.gate_at:
                     print("held", flush=True)  # noqa: T201 it talks to the test that way
                     await until((folder / "go").exists)

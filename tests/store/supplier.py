@@ -50,7 +50,7 @@ class Supplier:
         return Digest.of(self.content)
 
     @asynccontextmanager
-    async def fetch(self, offset: int, etag: str | None) -> AsyncGenerator[Incoming, None]:
+    async def fetch(self, offset: int, etag: str | None, stop: int | None = None) -> AsyncGenerator[Incoming, None]:
         answer = self.answers[len(self.asked)] if len(self.asked) < len(self.answers) else Answer()
         self.asked.append((offset, etag))
         await asyncio.sleep(0)
@@ -63,7 +63,8 @@ class Supplier:
         total = len(content) if answer.total_size == -1 else answer.total_size
         self.open_answers += 1
         try:
-            yield Incoming(start, total, '"tag"', self._chunks(content, start, answer))
+            sent = content if answer.ignores_range else content[:stop]
+            yield Incoming(start, total, '"tag"', self._chunks(sent, start, answer))
         finally:
             self.open_answers -= 1
 

@@ -105,6 +105,17 @@ async def test_a_blob_comes_whole_and_from_an_offset(
     assert received == 2 * len(content) - 1000
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 10), (3, 7), (9, 10)])
+async def test_a_part_of_a_blob_is_asked_for_by_its_bounds(
+    hub: Hub, client: UpstreamClient, low: int, high: int
+) -> None:
+    digest = hub.blob("a", b"0123456789")
+    async with client.open_blob("a", digest, low, stop=high) as body:
+        assert (body.total_size, body.start) == (10, low)
+        assert b"".join([chunk async for chunk in body.chunks]) == b"0123456789"[low:high]
+    assert hub.requests[0].headers["Range"] == f"bytes={low}-{high - 1}"
+
+
 async def test_a_blob_that_changed_is_sent_from_its_start(hub: Hub, client: UpstreamClient) -> None:
     digest = hub.blob("a", b"0123456789")
     async with client.open_blob("a", digest, 4, '"another"') as body:
