@@ -12,14 +12,19 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from tests.bench import cold, fills, servers, under_load
 from tests.bench import content as bench_content
-from tests.bench import servers, under_load
 from tests.bench.cases import Case, cases
 from tests.bench.load import Asked, Measured, headers_for, look, measure
 from tests.bench.picture import picture
 from tests.bench.table import Row, render
+
+T = TypeVar("T")
 
 BASE = "nginx"
 
@@ -52,10 +57,26 @@ def main() -> int:
 
 def _others(arguments: argparse.Namespace) -> dict[str, object]:
     """What is no table of requests each second."""
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.folder) as name:
-        load = under_load.run(Path(name), arguments.rounds, arguments.seconds)
-    sys.stdout.write(f"{load}\n")
-    return {"under_load": load.to_json()}
+
+    def measured(what: str, measure: Callable[[Path], T]) -> T:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.folder) as name:
+            found = measure(Path(name))
+        sys.stdout.write(f"\n{what}\n{found}\n")
+        return found
+
+    mib = arguments.big_mib
+    fill = measured("a cold blob", lambda folder: cold.measure(folder, mib, arguments.rounds))
+    load = measured("a crowd", lambda folder: under_load.run(folder, arguments.rounds, arguments.seconds))
+    crowds = {
+        f"{speed} MB/s, {workers} workers": measured(
+            f"50 clients on one cold blob, {speed} MB/s, {workers} workers",
+            partial(fills.measure, size=mib << 20, bytes_per_second=speed * 1e6, workers=workers),
+        )
+        for speed in fills.SPEEDS
+        for workers in fills.WORKERS
+    }
+    shown = {name: found.to_json() for name, found in crowds.items()}
+    return {"cold": fill.to_json(), "under_load": load.to_json(), "crowd_on_a_cold_blob": shown}
 
 
 def _machine() -> dict[str, object]:
