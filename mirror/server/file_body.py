@@ -64,7 +64,7 @@ class Direct:
             position += sent + len(rest)
             if rest:
                 await response.write(rest)
-            else:
+            elif position < end:
                 await asyncio.sleep(0)
 
     def _put(self, piece: memoryview) -> int:

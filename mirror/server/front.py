@@ -121,13 +121,16 @@ class Front(asyncio.Protocol):
         elif head.closes:
             self.transport.close()
 
-    def give_back(self, is_paused: bool) -> None:
-        """Take the connection again: aiohttp's has answered, and nothing is left in it."""
+    def give_back(self, behind: bytes, is_paused: bool) -> None:
+        """Take the connection again: aiohttp's has answered, and nothing is left in it. `behind` came meanwhile."""
         self.active_at = self._time()
         self.transport.set_protocol(self)
         self._fronts.holding.add(self)
+        self.transport.resume_reading()
         if is_paused:
             self.pause_writing()
+        if behind:
+            self.data_received(behind)
 
     def _answer(self, head: Head) -> bool:
         """Whether it was answered: nothing is sent before everything has gone well."""

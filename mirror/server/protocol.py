@@ -18,29 +18,38 @@ from mirror.server.registry import Registry
 
 log = logging.getLogger(__name__)
 
+# What is taken of further requests while one is being answered.
+MAX_BEHIND_BYTES = 64 * 1024
+
 
 class Connection(web.RequestHandler):
     """One client's connection. `is_answering` while a request of it is being answered."""
 
     is_answering = False
-    # Whom the client goes back to after the answer to the only request that came so far.
+    # Whom the client goes back to after the answer to the one request that it was lent for.
     lender: Front | None = None
+    # What came behind that request: the front's to read. Of a client that sends on and on no more is taken.
+    _behind = b""
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`. Whose requests overlap stays here: nobody else knows where the next one begins."""
-        self.lender = None
-        super().data_received(data)
+        """See `asyncio.Protocol`."""
+        if self.lender is None:
+            super().data_received(data)
+            return
+        self._behind += data
+        if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
+            self.transport.pause_reading()
 
     def give_back(self) -> None:
-        """Leave the client to the front again, where it was lent and nothing else has come or ended since."""
+        """Leave the client to the front again, where it was lent and has not ended since."""
         lender, transport = self.lender, self.transport
         if lender is None or transport is None or transport.is_closing():
             return
         self.lender = None
-        is_paused = self.writing_paused
+        is_paused, behind = self.writing_paused, self._behind
         self.transport = None  # what ends here must not end the client's connection
         self.connection_lost(None)
-        lender.give_back(is_paused)
+        lender.give_back(behind, is_paused)
 
     def close(self) -> None:
         """End it with the answer that is being sent, or at once where there is none."""

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.oci.digest import Digest
 from mirror.server.heads import read_head
 from mirror.server.http import Listener
+from mirror.server.protocol import MAX_BEHIND_BYTES
 from tests.running import open_below
 from tests.server.conftest import NAME, SBOM
 from tests.server.paths import (
@@ -33,10 +35,10 @@ from tests.serving import DEADLINE_SECONDS, Run, until
 Kept = tuple[Run[Any], Paths]
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+@pytest.fixture(scope="module", params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def kept(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Kept]:
     folder = tmp_path_factory.mktemp("front")
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=request.param) as runner:
         context = both_paths(folder)
         paths = runner.run(context.__aenter__())
         try:
@@ -266,6 +268,31 @@ def test_a_request_behind_one_that_was_handed_over_gets_its_answer_after_it(kept
                 writer.write(manifest())
                 assert paths.sample.content(paths.sample.layer) in await answer(reader, b"GET")
                 assert (await answer(reader, b"GET")).endswith(paths.sample.content(paths.sample.image))
+
+    run(talk())
+
+
+def test_requests_behind_one_that_was_handed_over_are_not_taken_without_end(kept: Kept) -> None:
+    """They wait in the client's own buffers; each gets its answer in its turn."""
+    run, paths = kept
+    behind = manifest("X-Long: " + 2_000 * "x")
+    count = 4 * MAX_BEHIND_BYTES // len(behind)
+
+    async def talk() -> None:
+        async with connection(paths.fast) as (reader, writer):
+            writer.write(plain(f"/v2/{NAME}/blobs/{paths.sample.layer.digest}"))
+
+            async def send() -> None:
+                for _ in range(count):
+                    await asyncio.sleep(0)
+                    writer.write(behind)
+                    await writer.drain()
+
+            sending = asyncio.create_task(send())
+            assert paths.sample.content(paths.sample.layer) in await answer(reader, b"GET")
+            for _ in range(count):
+                assert (await answer(reader, b"GET")).endswith(paths.sample.content(paths.sample.image))
+            await sending
 
     run(talk())
 
