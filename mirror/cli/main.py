@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("serve", parents=[common], help="answer requests")
     command.add_argument("--listen", metavar="HOST:PORT", help="address to listen on")
-    command.add_argument("--workers", metavar="N", help="number of processes")
+    command.add_argument("--workers", metavar="N", help="number of processes, or auto: one for each processor")
     command = commands.add_parser("ls", parents=[common, reading], help="list local content")
     command.add_argument("name", nargs="?", help="one repository")
     command.add_argument("--sources", action="store_true", help="show where each tag comes from")

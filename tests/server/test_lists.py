@@ -158,8 +158,7 @@ def test_pages_of_any_tags_join_to_the_sorted_list(tags: Sequence[str], n: int, 
             writer.add(writer.image([b"untagged"])).save()
             async with serving(root / "mirror", layouts=[root / "layouts"]) as mirror:
                 pages = await walk(mirror, f"{TAGS}?n={n}", "tags")
-                assert [tag for page in pages for tag in page] == sorted(tags)
-                assert all(len(page) == n for page in pages[:-1])
+                assert pages == [sorted(tags)[start : start + n] for start in range(0, len(tags) or 1, n)]
                 behind = await mirror.get(f"{TAGS}?last={quote(last, safe='')}")
                 # No tag has a space: in a query it stands for the `+` that a client did not encode.
                 assert behind.json()["tags"] == [tag for tag in sorted(tags) if tag > last.replace(" ", "+")]
@@ -188,8 +187,7 @@ async def test_the_catalogue_lists_canonical_names_in_pages(many: dict[str, Any]
         assert (await mirror.get("/v2/_catalog?last=docker.io/m")).json() == {"repositories": NAMES[2:]}
         for n in (1, 2, 5, 9):
             pages = await walk(mirror, f"/v2/_catalog?n={n}", "repositories")
-            assert [name for page in pages for name in page] == NAMES
-            assert all(len(page) == n for page in pages[:-1])
+            assert pages == [NAMES[start : start + n] for start in range(0, len(NAMES), n)]
 
 
 @pytest.mark.parametrize(
