@@ -1,6 +1,8 @@
 """`/v2/_mirror/search` over local and cached content, as it comes and goes."""
 
 import asyncio
+import base64
+import json
 import re
 import shutil
 import sqlite3
@@ -143,6 +145,26 @@ async def test_a_cursor_of_another_search_is_refused(mirror: Mirror) -> None:
     assert cursor is not None
     assert (await mirror.get(f"{SEARCH}?n=5&cursor={cursor[1]}")).status == 200
     refused = await mirror.get(f"{SEARCH}?n=1&sort=size&cursor={cursor[1]}")
+    assert refused.json()["errors"][0]["detail"]["parameter"] == "cursor"
+
+
+@pytest.mark.parametrize(
+    ("sort", "key"),
+    [
+        *(("date", [2**70, "a", "", ""]), ("size", [-(2**70), "a", "", ""]), ("date", [1.5, "a", "", ""])),
+        *(("name", ["\ud800", "", ""]), ("name", ["a", None, ""]), ("name", ["a", ""]), ("name", [{}, "", ""])),
+    ],
+)
+async def test_a_forged_cursor_is_refused_by_name(mirror: Mirror, sort: str, key: list[Any]) -> None:
+    """What belongs to the search is no secret; what follows it may be anything."""
+    answer = await mirror.get(f"{SEARCH}?sort={sort}&n=1")
+    cursor = re.search(r"cursor=([^>]*)>", answer.headers["Link"])
+    assert cursor is not None
+    fingerprint, *_ = json.loads(base64.urlsafe_b64decode(f"{cursor[1]}==="))
+    text = json.dumps([fingerprint, *key], separators=(",", ":")).encode()
+    forged = base64.urlsafe_b64encode(text).decode().rstrip("=")
+    refused = await mirror.get(f"{SEARCH}?sort={sort}&n=1&cursor={forged}")
+    assert (refused.status, refused.code) == (400, "UNSUPPORTED")
     assert refused.json()["errors"][0]["detail"]["parameter"] == "cursor"
 
 
