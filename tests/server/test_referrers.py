@@ -11,6 +11,7 @@ import pytest
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from tests.content import LayoutWriter, bare, describe
 from tests.server.conftest import NAME, SBOM, SIGNATURE, Sample
 from tests.serving import Mirror, serving
@@ -145,6 +146,36 @@ async def test_long_lists_come_in_pages_of_at_most_4_mib(tmp_path: Path) -> None
             assert set(found) == wanted
             assert len(found) == len(wanted)
             assert pages == (3 if not query else 2)
+
+
+async def test_no_page_is_above_4_mib_whatever_is_annotated(tmp_path: Path) -> None:
+    """A manifest just within its limit, of characters that take six bytes where they are escaped."""
+    writer = LayoutWriter(tmp_path / "layouts" / NAME)
+    image = writer.image()
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": [],
+        "subject": bare(image),
+        "annotations": {"long": "ü"},
+    }
+    spare = MAX_MANIFEST_BYTES - len(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+    document["annotations"] = {"long": "ü" * (spare // 2)}
+    content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    assert MAX_MANIFEST_BYTES - len(content) < 4
+    writer.tag(image, "1").add(writer.blob(content, media_types.OCI_INDEX)).add(writer.attachment(b"1", SBOM, image))
+    writer.save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        found, target = [], f"{REFERRERS}/{image.digest}"
+        while target:
+            answer = await mirror.get(target)
+            assert (answer.status, len(answer.body) <= MAX_MANIFEST_BYTES) == (200, True)
+            found += answer.json()["manifests"]
+            target = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        assert [one.get("annotations") for one in found if one["digest"] == Digest.of(content)] == [
+            document["annotations"]
+        ]
+        assert len(found) == 2
 
 
 async def test_one_odd_referrer_does_not_hide_the_others(tmp_path: Path) -> None:
