@@ -17,6 +17,7 @@ from tests.server.conftest import NAME, SBOM, SIGNATURE, Sample
 from tests.serving import Mirror, serving
 
 REFERRERS = f"/v2/{NAME}/referrers"
+HOST = "quay.io"
 EMPTY = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
 ABSENT = Digest.of(b"not there")
 
@@ -146,6 +147,40 @@ async def test_long_lists_come_in_pages_of_at_most_4_mib(tmp_path: Path) -> None
             assert set(found) == wanted
             assert len(found) == len(wanted)
             assert pages == (3 if not query else 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        (f"/v2/{HOST}/{NAME}/referrers/{{}}", {}),
+        (f"/{HOST}/v2/{NAME}/referrers/{{}}", {}),
+        (f"/v2/{NAME}/referrers/{{}}?ns={HOST}", {}),
+        (f"/v2/{NAME}/referrers/{{}}?artifactType=kind%2Fa%2Bb&oci-ref-name={HOST}/{NAME}", {}),
+        (f"/v2/{NAME}/referrers/{{}}?artifactType=kind/a%2Bb", {"OCI-REF-NAME": f"{HOST}/{NAME}:1"}),
+    ],
+)
+async def test_a_link_leads_on_in_the_way_that_was_asked(
+    tmp_path: Path, target: str, headers: dict[str, str]
+) -> None:
+    writer = LayoutWriter(tmp_path / "layouts" / HOST / NAME)
+    image = writer.image()
+    writer.tag(image, "1")
+    wanted = set()
+    for number in range(3):
+        sbom = writer.attachment(b"%d" % number, "kind/a+b", image, annotations={"long": "x" * 3_000_000})
+        wanted.add(sbom.digest)
+        writer.add(Descriptor(sbom.media_type, sbom.digest, sbom.size))
+    writer.save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        found: list[str] = []
+        following = target.format(image.digest)
+        while following:
+            assert following.partition("?")[0] == target.format(image.digest).partition("?")[0]
+            answer = await mirror.get(following, headers)
+            assert (answer.status, "OCI-Filters-Applied" in answer.headers) == (200, "artifactType" in target)
+            found += [one["digest"] for one in answer.json()["manifests"]]
+            following = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        assert (len(found), set(found)) == (3, wanted)
 
 
 async def test_no_page_is_above_4_mib_whatever_is_annotated(tmp_path: Path) -> None:

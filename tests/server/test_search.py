@@ -121,6 +121,26 @@ async def test_pages_are_linked_and_keep_their_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "kept"),
+    [
+        (f"{SEARCH}?n=1&ns=quay.io&q=%2Fapp", f"{SEARCH}?n=1&ns=quay.io&q=/app&cursor="),
+        (f"{SEARCH}?oci-ref-name=quay.io/a&n=1", f"{SEARCH}?oci-ref-name=quay.io/a&n=1&cursor="),
+        (f"/quay.io{SEARCH}?n=1&annotation=a%26b=c", f"/quay.io{SEARCH}?n=1&annotation=a%26b%3Dc&cursor="),
+    ],
+)
+async def test_a_link_keeps_how_the_mirror_was_asked(tmp_path: Path, target: str, kept: str) -> None:
+    writer = LayoutWriter(tmp_path / "layouts" / "team" / "app")
+    image = writer.image(annotations={"a&b": "c"})
+    writer.tag(image, "1").tag(image, "2").save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        first = await mirror.get(target)
+        link = first.headers["Link"]
+        assert link.startswith(f"<{kept}")
+        second = await mirror.get(link.partition(">")[0].removeprefix("<"))
+        assert [one.json()["items"][0]["tag"] for one in (first, second)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
     ("query", "parameter"),
     [
         *(("q=%00", "q"), ("q=" + "x" * 600, "q"), ("kind=thing", "kind"), ("kind=", "kind"), ("type=elf", "type")),
