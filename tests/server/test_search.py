@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mirror.oci import media_types
+from mirror.oci.digest import Digest
 from mirror.oci.times import parse_time_ms
 from tests.content import LINUX_AMD64, LINUX_ARM64, LayoutWriter
 from tests.hub.fixtures import Hubs
@@ -233,6 +234,30 @@ async def test_content_comes_changes_and_goes_and_is_first_seen_once(tmp_path: P
         after = await search(mirror)
     async with serving(tmp_path / "mirror", layouts=[layouts]) as mirror:
         assert await search(mirror) == after
+
+
+@pytest.mark.parametrize("created", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+00:01", "soon"])
+async def test_one_odd_manifest_does_not_keep_others_from_being_found(tmp_path: Path, created: str) -> None:
+    """A date outside of the calendar, texts that are none, a size beyond all disks."""
+    writer = LayoutWriter(tmp_path / "layouts" / "team" / "app")
+    odd = {"org.opencontainers.image.created": created, "\ud800": "\udfff", "\0": "a\0b", "": ""}
+    image = writer.image([b"odd"], annotations=odd, platform={"os": "a,b", "architecture": "\ud800"})
+    huge = {"mediaType": "application/x", "digest": Digest.of(b"huge"), "size": 2**70}
+    artifact = {"mediaType": media_types.OCI_ARTIFACT, "artifactType": "a/\ud800", "blobs": [huge]}
+    writer.tag(image, "1").tag(writer.manifest(artifact), "2").tag(writer.image([b"plain"]), "3").save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        for query in (
+            "",
+            "sort=date&order=desc",
+            "sort=size",
+            "kind=repository",
+            "created_since=2000-01-01T00:00:00Z",
+        ):
+            found = await search(mirror, query)
+            assert (found["total"] > 0) == ("created" not in query)
+        everything = {item["tag"]: item for item in (await search(mirror))["items"]}
+        assert everything.keys() == {"1", "2", "3"}
+        assert everything["1"]["created"] is None
 
 
 async def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
