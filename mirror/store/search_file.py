@@ -28,6 +28,7 @@ CREATE TABLE rows (
     kind INTEGER, media_type INTEGER NOT NULL, artifact_type INTEGER, platforms INTEGER NOT NULL,
     size INTEGER NOT NULL, created INTEGER, first_seen INTEGER NOT NULL,
     words TEXT NOT NULL, version TEXT NOT NULL, name TEXT NOT NULL, annotations TEXT NOT NULL,
+    weight INTEGER NOT NULL,
     PRIMARY KEY (repository, digest, tag)
 ) WITHOUT ROWID;
 CREATE INDEX rows_by_digest ON rows (digest);

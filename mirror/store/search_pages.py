@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 from mirror.store.search_entry import split_listed
 from mirror.store.search_query import Found, Query, Row
 
+# Annotations may be as long as a manifest: a page ends before rows come to more than this, or with its first.
+MAX_PAGE_CHARACTERS = 4 * 1024 * 1024
+
 _TEXT = "(SELECT text FROM texts WHERE id = {})"
 _COLUMNS = ", ".join(
     (
         *("name", "tag", "digest", _TEXT.format("media_type"), _TEXT.format("artifact_type"), _TEXT.format("kind")),
-        *(_TEXT.format("platforms"), "size", "created", "first_seen", "annotations"),
+        *(_TEXT.format("platforms"), "size", "created", "first_seen", "annotations", "weight"),
     )
 )
 _GROUP_COLUMNS = "name, max(size), max(created), min(first_seen), repository"
@@ -79,7 +82,7 @@ class Pages:
             fits = self._beyond(self._fits, query.keys, query.after)
             # `+`: in no index's order, which would be a walk to its end.
             found = self._first(f"{select} {fits.where}", [f"+{key}" for key in query.keys], fits.values)
-        shown = found[: query.limit]
+        shown = found[: min(query.limit, _fitting([row[11] for row in found]))]
         annotations = self._annotations([row[10] for row in shown])
         return Found(total, [_row(row, annotations) for row in shown], len(found) > len(shown))
 
@@ -160,12 +163,22 @@ class Pages:
         return {str(number): (key, value) for number, key, value in found}
 
 
+def _fitting(weights: Sequence[int]) -> int:
+    """How many rows go on one page; at least one."""
+    total = 0
+    for count, weight in enumerate(weights):
+        total += weight
+        if total > MAX_PAGE_CHARACTERS and count:
+            return count
+    return len(weights)
+
+
 def _compared(keys: Sequence[str], how: str) -> str:
     return f"({', '.join(keys)}) {how} ({', '.join('?' * len(keys))})"
 
 
 def _row(row: tuple[Any, ...], annotations: Mapping[str, tuple[str, str]]) -> Row:
-    name, tag, digest, media_type, artifact_type, kind, platforms, size, created, first_seen, annotated, *key = row
+    name, tag, digest, media_type, artifact_type, kind, platforms, size, created, first_seen, annotated, _, *key = row
     return Row(
         *(name, tag, digest, media_type, artifact_type, kind, tuple(sorted(split_listed(platforms)))),
         *(size, created, first_seen, dict(annotations[number] for number in split_listed(annotated)), tuple(key)),

@@ -84,10 +84,10 @@ class RowWriter:
             media_types = (self._number(facts.media_type), self._number_or_none(facts.artifact_type))
             words = f"{self._name}:{tag}".lower() if tag else self._name.lower()
             self._execute(
-                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(repository, entry.digest, tag, kind, *media_types, platforms, size, created, seen),
-                    *(words, version_key(tag), self._name, self._annotated(facts)),
+                    *(words, version_key(tag), self._name, self._annotated(facts), _weight(facts)),
                 ),
             )
         self._execute(
@@ -130,6 +130,18 @@ def tidy(connection: sqlite3.Connection) -> None:
         " UNION SELECT kind FROM rows WHERE kind IS NOT NULL"
         " UNION SELECT artifact_type FROM rows WHERE artifact_type IS NOT NULL)"
     )
+
+
+def _weight(facts: Facts) -> int:
+    """How many characters of an answer a row takes, beside what is in each."""
+    texts = (
+        facts.media_type,
+        facts.artifact_type or "",
+        *facts.platforms,
+        *facts.annotations,
+        *facts.annotations.values(),
+    )
+    return sum(map(len, texts))
 
 
 def _written(text: str) -> str:

@@ -141,6 +141,21 @@ async def test_a_link_keeps_how_the_mirror_was_asked(tmp_path: Path, target: str
         assert [one.json()["items"][0]["tag"] for one in (first, second)] == ["1", "2"]
 
 
+async def test_a_page_ends_before_long_annotations_make_it_endless(tmp_path: Path) -> None:
+    writer = LayoutWriter(tmp_path / "layouts" / "team" / "app")
+    for number in range(5):
+        writer.tag(writer.image([b"%d" % number], annotations={"long": f"{number}" * 1_500_000}), str(number))
+    writer.save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        following, pages = SEARCH, []
+        while following:
+            answer = await mirror.get(following)
+            assert (answer.status, answer.json()["total"], len(answer.body) < 5_000_000) == (200, 5, True)
+            pages.append([item["tag"] for item in answer.json()["items"]])
+            following = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        assert pages == [["0", "1"], ["2", "3"], ["4"]]
+
+
 @pytest.mark.parametrize(
     ("query", "parameter"),
     [
