@@ -10,7 +10,8 @@ from mirror.app.upstreams import cache
 from mirror.config import Config
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
-from mirror.oci.errors import ManifestUnknown, NameUnknown
+from mirror.oci.errors import ManifestInvalid, ManifestUnknown, NameUnknown
+from mirror.oci.manifest import ManifestLinks
 from mirror.oci.names import Name, Repository, familiar
 from mirror.oci.reference import Reference
 from mirror.server.extensions import Extension
@@ -18,8 +19,10 @@ from mirror.server.features import features_endpoint
 from mirror.server.search import search_endpoint, search_features
 from mirror.sources.local import LocalContent
 from mirror.sources.search_index import Cached, SearchFiller
+from mirror.sources.snapshot import LocalRepository
 from mirror.sources.view import View
 from mirror.store.cache import Cache
+from mirror.store.repository import CachedRepository
 from mirror.store.search import SearchIndex
 
 SEARCH_FILE = "search.db"
@@ -93,38 +96,58 @@ def referrers_now(config: Config, reference: Reference) -> tuple[Digest, Sequenc
     Raises NameUnknown or ManifestUnknown.
     """
     _, view = view_now(config)
-    found: dict[Digest, Descriptor] = {}
-    subject = reference.digest
+    known = False
+    tag = reference.tag or "latest"
     with cache(config).opened() as kept:
-        known = False
-        for name in _meant(config, reference):
-            repository = view.snapshot.repositories.get(name)
-            cached = kept.names.peek(name) if name.host in config.upstreams else None
-            known = known or repository is not None or (cached is not None and cached.exists())
-            tag = reference.tag or "latest"
-            if subject is None and repository is not None:
-                meaning = view.resolve(repository, tag)
-                subject = meaning.manifest.digest if meaning else None
-            if subject is None and cached is not None:
-                stored = cached.tag(tag)
-                subject = stored.descriptor.digest if stored else None
-            if subject is None:
-                continue
-            listed = cached.list(subject) if cached is not None else None
-            entries = listed.document.get("manifests", ()) if listed else ()
-            found |= {one.digest: one for one in map(Descriptor.from_json, entries)}
-            if repository is not None:
-                found |= {one.digest: one for one in view.reach(repository).referrers(subject)}
-            break
+        for repository, cached in _meant(config, view, kept, reference):
+            known = True
+            subject = reference.digest or _tagged(view, repository, cached, tag)
+            if subject is not None:
+                found = _cached_referrers(kept, cached, subject) if cached is not None else ()
+                local = view.reach(repository).referrers(subject) if repository is not None else ()
+                joined = {one.digest: one for one in (*found, *local)}
+                return subject, sorted(joined.values(), key=lambda one: one.digest)
     detail = {"name": str(reference.name)}
-    if subject is None:
-        raise ManifestUnknown(detail | {"reference": reference.tag or "latest"}) if known else NameUnknown(detail)
-    return subject, sorted(found.values(), key=lambda one: one.digest)
+    raise ManifestUnknown(detail | {"reference": tag}) if known else NameUnknown(detail)
 
 
-def _meant(config: Config, reference: Reference) -> Sequence[Name]:
-    """The names that a reference may mean, in the order in which they count."""
-    plain = Name(reference.host, reference.repository)
+def _meant(
+    config: Config, view: View, kept: Cache, reference: Reference
+) -> Iterator[tuple[LocalRepository | None, CachedRepository | None]]:
+    """What there is by the names that a reference may mean, in the order in which they count."""
     host = reference.host or config.default_host
     full = Name(host, Repository(familiar(host, reference.repository)))
-    return [full] if reference.host is not None else [plain, full]
+    for name in [full] if reference.host is not None else [Name(None, reference.repository), full]:
+        repository = view.snapshot.repositories.get(name)
+        # Where nobody named a host, a stranger's does not answer for what is here.
+        is_ours = repository is not None and repository.plain and reference.host is None
+        cached = kept.names.peek(name) if name.host in config.upstreams and not is_ours else None
+        if cached is not None and not cached.exists():
+            cached = None
+        if repository is not None or cached is not None:
+            yield repository, cached
+
+
+def _tagged(
+    view: View, repository: LocalRepository | None, cached: CachedRepository | None, tag: str
+) -> Digest | None:
+    meaning = view.resolve(repository, tag) if repository is not None else None
+    if meaning is not None:
+        return meaning.manifest.digest
+    stored = cached.tag(tag) if cached is not None else None
+    return stored.descriptor.digest if stored is not None else None
+
+
+def _cached_referrers(kept: Cache, cached: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
+    """As a server gives them whose upstream is gone: the list that was had, else what the fallback tag lists."""
+    listed = cached.list(subject)
+    if listed is not None:
+        return [Descriptor.from_json(entry) for entry in listed.document.get("manifests", ())]
+    fallback = cached.tag(subject.fallback_tag)
+    if fallback is None:
+        return ()
+    try:
+        content = kept.blobs.pool.read(fallback.descriptor.digest)
+        return ManifestLinks.parse(content, fallback.descriptor.media_type).manifests
+    except (OSError, ManifestInvalid):
+        return ()

@@ -10,7 +10,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_time_ms(text: str) -> int | None:
-    """Unix milliseconds, cut off; None where `text` is no RFC 3339 time between the years 1 and 9999."""
+    """Unix milliseconds, cut off; None where `text` is no RFC 3339 time, in UTC between the years 1 and 9999."""
     found = _RFC_3339.fullmatch(text)
     if found is None:
         return None
@@ -20,7 +20,7 @@ def parse_time_ms(text: str) -> int | None:
         zone = timezone(-offset if found[8] == "-" else offset)
         # A leap second is the last moment that the calendar of this library knows.
         moment = datetime(year, month, day, hour, minute, min(second, 59) if second == 60 else second, tzinfo=zone)
-        whole = moment - _EPOCH
+        whole = moment.astimezone(UTC) - _EPOCH
     except (ValueError, OverflowError):
         return None
     return (whole.days * 86_400 + whole.seconds) * 1000 + int(f"{found[7] or ''}000"[:3])

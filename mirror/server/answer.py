@@ -110,8 +110,11 @@ def json_answer(
 
 
 def json_bytes(document: Any) -> bytes:
-    """Compact JSON, in ASCII: what was read from JSON or from a request may hold what no UTF-8 can."""
-    return json.dumps(document, separators=(",", ":")).encode("ascii")
+    """Compact JSON: what was read from JSON takes no more bytes than it did there.
+
+    It may hold what no UTF-8 can, a lone surrogate: that is escaped (`\\ud800`), which reads as the same.
+    """
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def origin_headers(origin: Origin) -> dict[str, str]:

@@ -217,12 +217,19 @@ def _after(query: Query, cursor: str) -> tuple[str | int, ...]:
     try:
         fingerprint, *key = json.loads(base64.b64decode(f"{cursor}===", altchars=b"-_", validate=False))
         kinds = tuple(int if column in ("first_seen", "size") else str for column in query.keys)
-        fits = len(key) == len(kinds) and all(type(one) is kind for one, kind in zip(key, kinds, strict=True))
+        fits = len(key) == len(kinds) and all(map(_is_key, key, kinds))
         if fits and fingerprint == _fingerprint(query) and _packed([fingerprint, *key]) == cursor:
             return tuple(key)
     except (ValueError, TypeError, RecursionError):
         pass
     raise _bad("cursor", cursor, "a cursor of this very search")
+
+
+def _is_key(found: Any, kind: type) -> bool:
+    """Whether the index can compare with it: of a cursor that was never ours anything may come."""
+    if type(found) is not kind:
+        return False
+    return abs(found) < 2**63 if isinstance(found, int) else str(found).encode(errors="replace").decode() == found
 
 
 @lru_cache(maxsize=100_000)

@@ -7,27 +7,31 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from mirror.oci.versions import version_key
 from mirror.store.search_entry import Entry, Facts
 from mirror.store.search_file import connect, open_anew
-from mirror.store.search_query import Found, Query, statement
+from mirror.store.search_filters import conditions
+from mirror.store.search_pages import Pages, WalkLimits
+from mirror.store.search_query import Found, Query
+from mirror.store.search_rows import RowWriter
+from mirror.store.search_rows import tidy as tidy_rows
 
 log = logging.getLogger(__name__)
 
 # What went and comes again within this time is not new; beyond that many the oldest are forgotten.
 GONE_DAYS = 30
 MAX_GONE = 200_000
+WALK_LIMITS = WalkLimits()
 
 
 class SearchIndex:
     """Blocks; may be used from any thread. `path` None: in memory. One process writes, others may read."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, walk_limits: WalkLimits = WALK_LIMITS) -> None:
+        self._walk_limits = walk_limits
         self._writer, kept = open_anew(path)
         self._reader = connect(kept) if kept is not None else self._writer
         self._writing = threading.Lock()
@@ -62,7 +66,8 @@ class SearchIndex:
             self._reader.execute("BEGIN")
             try:
                 hidden = [number for number, name in self._all_names() if not may_read(name)]
-                return statement(query, hidden).run(self._reader)
+                pages = Pages(self._reader, query, conditions(query, hidden), self._walk_limits)
+                return pages.repositories() if query.kind == "repository" else pages.rows()
             finally:
                 self._reader.execute("COMMIT")
 
@@ -98,45 +103,14 @@ class SearchIndex:
     def put(self, name: str, entries: Iterable[Entry], now_ms: int | None = None) -> bool:
         """Make these the rows of a repository; whether anything was another. Raises sqlite3.Error."""
         now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        wanted = {(entry.tag, entry.digest): entry for entry in entries}
         with self._writing, self._writer:
-            known = {
-                (tag, digest): (number, platforms, size, kind)
-                for number, tag, digest, platforms, size, kind in self._writer.execute(
-                    "SELECT r.id, tag, digest, platforms, size, kind FROM rows r"
-                    " JOIN repositories p ON p.id = repository WHERE p.name = ?",
-                    (name,),
-                )
-            }
-            removed = [key for key in known if key not in wanted]
-            added = [entry for key, entry in wanted.items() if key not in known]
-            changed = [
-                (known[key][0], entry)
-                for key, entry in wanted.items()
-                if key in known
-                and known[key][1:] != (_joined(entry.facts.platforms), entry.facts.size, entry.facts.kind)
-            ]
-            self._remove(name, removed, known, now)
-            for number, entry in changed:
-                self._writer.execute(
-                    "UPDATE rows SET platforms = ?, size = ?, kind = ?, created = ? WHERE id = ?",
-                    (
-                        _joined(entry.facts.platforms),
-                        entry.facts.size,
-                        entry.facts.kind,
-                        entry.facts.created_ms,
-                        number,
-                    ),
-                )
-            self._add(name, added, now)
-            if not wanted:
-                self._writer.execute("DELETE FROM repositories WHERE name = ?", (name,))
-        return bool(removed or added or changed)
+            return RowWriter(self._writer, name, now).replace(entries)
 
     def tidy(self, now_ms: int | None = None) -> None:
         """Forget facts that no row needs, and what went long ago."""
         now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         with self._writing, self._writer:
+            tidy_rows(self._writer)
             self._writer.execute("DELETE FROM facts WHERE digest NOT IN (SELECT digest FROM rows)")
             self._writer.execute("DELETE FROM gone WHERE gone < ?", (now - GONE_DAYS * 86_400_000,))
             self._writer.execute(
@@ -145,48 +119,6 @@ class SearchIndex:
                 (MAX_GONE,),
             )
 
-    def _remove(self, name: str, keys: Sequence[tuple[str, str]], known: Mapping[Any, Any], now: int) -> None:
-        numbers = [(known[key][0],) for key in keys]
-        self._writer.executemany(
-            "INSERT OR REPLACE INTO gone SELECT name, tag, digest, first_seen, ? FROM rows WHERE id = ?",
-            [(now, number) for (number,) in numbers],
-        )
-        self._writer.executemany("DELETE FROM annotations WHERE row = ?", numbers)
-        self._writer.executemany("DELETE FROM rows WHERE id = ?", numbers)
-
-    def _add(self, name: str, entries: Sequence[Entry], now: int) -> None:
-        if not entries:
-            return
-        execute = self._writer.execute
-        execute("INSERT OR IGNORE INTO repositories (name) VALUES (?)", (name,))
-        (repository,) = execute("SELECT id FROM repositories WHERE name = ?", (name,)).fetchone()
-        gone = {
-            (tag, digest): seen
-            for tag, digest, seen in execute("SELECT tag, digest, first_seen FROM gone WHERE name = ?", (name,))
-        }
-        for entry in entries:
-            facts = entry.facts
-            times = (gone.get((entry.tag, entry.digest)), entry.seen_ms)
-            seen = min((one for one in times if one is not None), default=now)
-            words = f"{name}:{entry.tag}".lower() if entry.tag else name.lower()
-            row = execute(
-                "INSERT INTO rows VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(repository, name, entry.tag, entry.digest, words, version_key(entry.tag)),
-                    *(_text(facts.media_type), _text(facts.artifact_type), facts.kind, _joined(facts.platforms)),
-                    *(min(facts.size, _MAX_INTEGER), facts.created_ms, seen),
-                ),
-            ).lastrowid
-            self._writer.executemany(
-                "INSERT OR IGNORE INTO annotations VALUES (?, ?, ?)",
-                [(_text(key), _text(value), row) for key, value in facts.annotations.items()],
-            )
-        self._writer.execute(
-            "DELETE FROM gone WHERE name = ? AND EXISTS (SELECT 1 FROM rows r"
-            " WHERE r.repository = ? AND r.tag = gone.tag AND r.digest = gone.digest)",
-            (name, repository),
-        )
-
     def _all_names(self) -> list[tuple[int, str]]:
         """Read again only where the file has changed."""
         (version,) = self._reader.execute("PRAGMA data_version").fetchone()
@@ -194,16 +126,3 @@ class SearchIndex:
             names = self._reader.execute("SELECT id, name FROM repositories ORDER BY name").fetchall()
             self._names = (version, names)
         return self._names[1]
-
-
-_MAX_INTEGER = 2**63 - 1
-
-
-def _joined(platforms: Sequence[str]) -> str:
-    """As the query looks for them: each between commas."""
-    return _text(f",{','.join(platforms)},") if platforms else ""
-
-
-def _text(text: Any) -> Any:
-    """JSON may hold what no UTF-8 can."""
-    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text

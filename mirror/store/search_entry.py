@@ -1,7 +1,7 @@
 """What the search index is told of one manifest, and of one row."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 
@@ -40,3 +40,13 @@ class Entry:
     digest: str
     facts: Facts
     seen_ms: int | None = None
+
+
+def joined(texts: Sequence[object]) -> str:
+    """A list within a row: `,a,b,`, so that each can be looked for between commas."""
+    return f",{','.join(map(str, texts))}," if texts else ""
+
+
+def split_listed(listed: str) -> list[str]:
+    """What `joined` joined."""
+    return listed.strip(",").split(",") if listed else []

@@ -11,25 +11,32 @@ from mirror.store.lock import locked
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_SECONDS = 5.0
 _PAGE_CACHE_KIB = 32 * 1024
 
+# Most queries read all rows, so these are small: numbers stand for annotations (in a row as `,1,7,`) and for what
+# many rows say (`texts`: media types, artifact types, short names, sets of platforms as `,a,b,`). Those of one
+# repository lie together, to be grouped in passing; otherwise they lie by lot, by random numbers and digests: to keep
+# the first hundred of a sort costs most where each row comes before all that were met before it.
 _SCHEMA = """
 BEGIN;
 CREATE TABLE repositories (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE annotations (id INTEGER PRIMARY KEY, key TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (key, value));
 CREATE TABLE rows (
-    id INTEGER PRIMARY KEY, repository INTEGER NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL,
-    words TEXT NOT NULL, version TEXT NOT NULL, media_type TEXT NOT NULL, artifact_type TEXT, kind TEXT,
-    platforms TEXT NOT NULL, size INTEGER NOT NULL, created INTEGER, first_seen INTEGER NOT NULL,
-    UNIQUE (repository, tag, digest)
-);
-CREATE INDEX rows_by_digest ON rows (digest);
-CREATE INDEX rows_by_time ON rows (first_seen);
-CREATE TABLE annotations (
-    key TEXT NOT NULL, value TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (key, value, row)
+    repository INTEGER NOT NULL, digest TEXT NOT NULL, tag TEXT NOT NULL,
+    kind INTEGER, media_type INTEGER NOT NULL, artifact_type INTEGER, platforms INTEGER NOT NULL,
+    size INTEGER NOT NULL, created INTEGER, first_seen INTEGER NOT NULL,
+    words TEXT NOT NULL, version TEXT NOT NULL, name TEXT NOT NULL, annotations TEXT NOT NULL,
+    weight INTEGER NOT NULL,
+    PRIMARY KEY (repository, digest, tag)
 ) WITHOUT ROWID;
-CREATE INDEX annotations_by_row ON annotations (row);
+CREATE INDEX rows_by_digest ON rows (digest);
+CREATE INDEX rows_by_name ON rows (name, tag, digest);
+CREATE INDEX rows_by_version ON rows (version, name, tag, digest);
+CREATE INDEX rows_by_date ON rows (first_seen, name, tag, digest);
+CREATE INDEX rows_by_size ON rows (size, name, tag, digest);
 CREATE TABLE facts (digest TEXT PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE gone (
     name TEXT, tag TEXT, digest TEXT, first_seen INTEGER NOT NULL, gone INTEGER NOT NULL,

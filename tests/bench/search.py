@@ -8,12 +8,17 @@ import time
 from pathlib import Path
 
 from mirror.oci.digest import Digest
-from mirror.server.search import cursor_after, read_query
+from mirror.server.answer import json_answer
+from mirror.server.search import cursor_after, document_of, read_query
 from mirror.store.search import SearchIndex
 from mirror.store.search_entry import Entry, Facts
 
-REPOSITORIES = 5_000
-TAGS = 10
+# How many repositories, each with how many rows.
+SHAPES = (
+    ("many repositories", 5_000, 10),
+    ("one row each", 50_000, 1),
+    ("one repository", 1, 50_000),
+)
 ROUNDS = 9
 KINDS = ("oci-image", "docker-image", "helm-chart", "sbom", "signature", None)
 PLATFORMS = (("linux/amd64",), ("linux/arm64/v8",), ("linux/amd64", "linux/arm64/v8", "windows/amd64"), ())
@@ -31,13 +36,13 @@ SEARCHES = (
 )
 
 
-def fill(index: SearchIndex) -> None:
-    """`REPOSITORIES` times `TAGS` rows."""
+def fill(index: SearchIndex, repositories: int, tags: int) -> None:
+    """`repositories` times `tags` rows; the later in both orders, the later seen."""
     chance = random.Random(7)
-    for number in range(REPOSITORIES):
+    for number in range(repositories):
         name = f"registry.example/team-{number % 50}/app-{number}"
         entries = []
-        for tag in range(TAGS):
+        for tag in range(tags):
             kind = chance.choice(KINDS)
             facts = Facts(
                 "application/vnd.oci.image.manifest.v1+json",
@@ -49,13 +54,13 @@ def fill(index: SearchIndex) -> None:
                 {"team": str(number % 50), "common": "yes", "org.opencontainers.image.version": f"1.{tag}"},
             )
             digest = Digest.of(f"{number} {tag}".encode())
-            entries.append(Entry(f"1.{tag}.{number}" if tag else "", digest, facts, NOW_MS + number))
+            entries.append(Entry(f"1.{tag}.{number}" if tag else "", digest, facts, NOW_MS + number + tag))
         index.put(name, entries)
     index.complete = True
 
 
 def measure(index: SearchIndex, search: str) -> tuple[list[float], int]:
-    """Milliseconds of the first page, and of the second where there is one; and the total."""
+    """Milliseconds of the first page, and of the second where there is one, as they are sent; and the total."""
     query = read_query([tuple(part.split("=", 1)) for part in search.split("&") if part])  # type: ignore[misc] # pairs
     taken = []
     found = index.search(query, lambda _: True)
@@ -67,22 +72,23 @@ def measure(index: SearchIndex, search: str) -> tuple[list[float], int]:
         for one in (query, second):
             if one is not None:
                 began = time.perf_counter()
-                index.search(one, lambda _: True)
+                json_answer(200, document_of(index.search(one, lambda _: True)), {})
                 taken.append((time.perf_counter() - began) * 1000)
     return taken, found.total
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        index = SearchIndex(Path(folder) / "search.db")
-        began = time.perf_counter()
-        fill(index)
-        sys.stdout.write(f"filled in {time.perf_counter() - began:.1f} s\n")
-        for search in SEARCHES:
-            taken, total = measure(index, search)
-            median, worst = statistics.median(taken), max(taken)
-            sys.stdout.write(f"{median:7.1f} {worst:7.1f}  {total:6}  {search or '(everything)'}\n")
-        index.close()
+    for shape, repositories, tags in SHAPES:
+        with tempfile.TemporaryDirectory() as folder:
+            index = SearchIndex(Path(folder) / "search.db")
+            began = time.perf_counter()
+            fill(index, repositories, tags)
+            sys.stdout.write(f"{shape}: filled in {time.perf_counter() - began:.1f} s\n")
+            for search in SEARCHES:
+                taken, total = measure(index, search)
+                median, worst = statistics.median(taken), max(taken)
+                sys.stdout.write(f"{median:7.1f} {worst:7.1f}  {total:6}  {search or '(everything)'}\n")
+            index.close()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,19 @@
 """`mirror search` and `mirror referrers`: the same answers from a running mirror and from its folders."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cli.test_commands import mirror
 from tests.content import LINUX_AMD64, LayoutWriter
+from tests.hub import Hub, Image
+from tests.hub.beside import Beside
 from tests.server_process import MirrorProcess
 
 SPDX = "application/spdx+json"
@@ -86,3 +92,45 @@ def test_a_running_mirror_gives_the_same(folder: Path) -> None:
     gone = mirror(folder, "search", "--url", url)
     assert (gone.returncode, gone.stdout) == (1, "")
     assert "Traceback" not in gone.stderr
+
+
+@pytest.mark.parametrize("current", [True, False], ids=["by the tag", "by the API"])
+def test_referrers_of_what_is_cached_are_those_that_a_mirror_gives(tmp_path: Path, current: bool) -> None:
+    """Also where nobody asked for the list: a client that knows only the fallback tag left that."""
+    with Beside() as beside:
+        hub = beside.open(Hub(current=current))
+        image = hub.image("team/app", "1.0")
+        sbom: Image = hub.reference("team/app", image, SPDX)
+        config = {"layouts": [], "upstreams": {hub.host: {"endpoints": [hub.url], "tag_ttl": 0, "referrers_ttl": 0}}}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        name = f"{hub.host}/team/app"
+        with MirrorProcess(tmp_path / "mirror.log", cwd=tmp_path) as running:
+            asked = f"manifests/{image.digest.fallback_tag}" if current else f"referrers/{image.digest}"
+            for path in ("manifests/1.0", asked):
+                assert running.status(f"/v2/{name}/{path}") == 200
+            beside.run(hub.refuse())
+            served = found(tmp_path, "referrers", f"{name}:1.0", "--url", f"http://{running.host}")
+        assert [entry["digest"] for entry in served["manifests"]] == [sbom.digest]
+        assert found(tmp_path, "referrers", f"{name}:1.0") == served
+        assert found(tmp_path, "referrers", f"{name}@{image.digest}") == served
+        unknown = mirror(tmp_path, "referrers", f"{hub.host}/no/such@{image.digest}")
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+
+
+def test_workers_share_one_index_and_one_of_them_always_fills_it(folder: Path) -> None:
+    with MirrorProcess(folder / "mirror.log", "--workers", "2", cwd=folder) as running:
+        url = f"http://{running.host}"
+        first = found(folder, "search", "--url", url)
+        assert first["total"] == 5
+        for _ in range(6):  # each on a connection of its own, to either of them
+            assert found(folder, "search", "--url", url) == first
+        workers = [pid for pid in running.pids()[1:] if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        for number, worker in enumerate(workers):
+            os.kill(worker, signal.SIGKILL)
+            writer = LayoutWriter(folder / "layouts" / f"new-{number}")
+            writer.tag(writer.image([b"%d" % number]), "1").save()
+            deadline = time.monotonic() + 30
+            while mirror(folder, "search", f"new-{number}", "--url", url).returncode != 0:
+                assert time.monotonic() < deadline, "a new layout is not found"
+                time.sleep(0.1)

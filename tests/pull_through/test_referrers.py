@@ -72,6 +72,32 @@ async def test_five_thousand_referrers_of_an_upstream_and_of_a_layout_come_once_
         assert hub.count(kind="referrers") == 5, "one walk through the upstream's list"
 
 
+async def test_of_two_sources_the_one_that_answers_is_told_with_a_warning_and_then_both(
+    hubs: Hubs, tmp_path: Path
+) -> None:
+    hub = await hubs()
+    image = hub.image(APP, "1.0")
+    theirs = hub.reference(APP, image, TYPES[0])
+    writer = LayoutWriter(tmp_path / "layouts" / HOST / APP)
+    subject = Descriptor(image.media_type, image.digest, len(image.content))
+    ours = writer.attachment(b"ours", TYPES[1], subject)
+    writer.tag(writer.image([b"another"]), "2.0").add(ours).save()
+    config = {"upstreams": {HOST: upstream(hub, referrers_ttl=0, unknown_ttl=0)}}
+    async with serving(tmp_path / "mirror", config, layouts=[tmp_path / "layouts"]) as mirror:
+        target = path("referrers", image.digest)
+        await hub.refuse()
+        answer = await mirror.get(target)
+        assert [entry["digest"] for entry in answer.json()["manifests"]] == [ours.digest]
+        assert answer.headers["Warning"].startswith("299 ")
+        await hub.accept()
+        async with asyncio.timeout(20):  # until its breaker lets a question through
+            while "Warning" in answer.headers:
+                await asyncio.sleep(0.1)
+                answer = await mirror.get(target)
+        entries = {entry["digest"]: entry["artifactType"] for entry in answer.json()["manifests"]}
+        assert entries == {ours.digest: TYPES[1], theirs.digest: TYPES[0]}
+
+
 def _reference(image: Image, kind: str, number: int) -> Image:
     made = build_reference(image, kind, b"%d" % number)
     document = json.loads(made.content) | {"annotations": {"org.example.note": NOTE}}

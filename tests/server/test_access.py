@@ -1,5 +1,7 @@
 """A rule that hides a repository hides it everywhere: the answers are those of a mirror that does not have it."""
 
+import base64
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,32 @@ async def test_a_hidden_repository_is_in_no_list_and_in_no_count(mirror: Mirror,
     assert hidden == {"total": 0, "items": []}
     for path in ("/v2/_mirror/features", "/v2/_oci/ext/discover", "/readyz"):
         assert b"secret" not in (await mirror.get(path)).body
+
+
+@pytest.mark.parametrize(
+    "target", ["/v2/_catalog", "/v2/_mirror/search", "/v2/_mirror/search?sort=size&kind=version"]
+)
+async def test_no_link_to_a_next_page_tells_of_it(mirror: Mirror, target: str) -> None:
+    """A link holds where its page ended; it leads past what is hidden, and is not there when only that is left."""
+    following: str | None = f"{target}{'&' if '?' in target else '?'}n=1"
+    found, pages = 0, 0
+    while following is not None:
+        answer = await mirror.get(following)
+        ((_, entries),) = [one for one in answer.json().items() if one[0] != "total"]
+        found, pages = found + len(entries), pages + 1
+        link = answer.headers.get("Link")
+        cursor = re.search(r"cursor=([^>&]*)", link or "")
+        told = base64.urlsafe_b64decode(f"{cursor[1]}===") if cursor else b""
+        assert SECRET not in f"{link}{told!r}{answer.body!r}"
+        following = link.partition(">")[0].removeprefix("<") if link else None
+    assert found == pages > 1
+
+
+async def test_numbers_do_not_name_it(mirror: Mirror, hub: Hub) -> None:
+    for name in ("team/secret", f"{hub.host}/secret/cached", "open/app"):
+        await mirror.get(f"/v2/{name}/tags/list")
+    answer = await mirror.get("/metrics")
+    assert (answer.status, b"mirror_" in answer.body, b"secret" in answer.body) == (200, True, False)
 
 
 async def test_a_hidden_repository_answers_as_one_that_is_not_there(mirror: Mirror, hub: Hub, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import pytest
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from tests.content import LayoutWriter, bare, describe
 from tests.server.conftest import NAME, SBOM, SIGNATURE, Sample
 from tests.serving import Mirror, serving
 
 REFERRERS = f"/v2/{NAME}/referrers"
+HOST = "quay.io"
 EMPTY = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
 ABSENT = Digest.of(b"not there")
 
@@ -145,6 +147,70 @@ async def test_long_lists_come_in_pages_of_at_most_4_mib(tmp_path: Path) -> None
             assert set(found) == wanted
             assert len(found) == len(wanted)
             assert pages == (3 if not query else 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        (f"/v2/{HOST}/{NAME}/referrers/{{}}", {}),
+        (f"/{HOST}/v2/{NAME}/referrers/{{}}", {}),
+        (f"/v2/{NAME}/referrers/{{}}?ns={HOST}", {}),
+        (f"/v2/{NAME}/referrers/{{}}?artifactType=kind%2Fa%2Bb&oci-ref-name={HOST}/{NAME}", {}),
+        (f"/v2/{NAME}/referrers/{{}}?artifactType=kind/a%2Bb", {"OCI-REF-NAME": f"{HOST}/{NAME}:1"}),
+    ],
+)
+async def test_a_link_leads_on_in_the_way_that_was_asked(
+    tmp_path: Path, target: str, headers: dict[str, str]
+) -> None:
+    writer = LayoutWriter(tmp_path / "layouts" / HOST / NAME)
+    image = writer.image()
+    writer.tag(image, "1")
+    wanted = set()
+    for number in range(3):
+        sbom = writer.attachment(b"%d" % number, "kind/a+b", image, annotations={"long": "x" * 3_000_000})
+        wanted.add(sbom.digest)
+        writer.add(Descriptor(sbom.media_type, sbom.digest, sbom.size))
+    writer.save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        found: list[str] = []
+        following = target.format(image.digest)
+        while following:
+            assert following.partition("?")[0] == target.format(image.digest).partition("?")[0]
+            answer = await mirror.get(following, headers)
+            assert (answer.status, "OCI-Filters-Applied" in answer.headers) == (200, "artifactType" in target)
+            found += [one["digest"] for one in answer.json()["manifests"]]
+            following = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        assert (len(found), set(found)) == (3, wanted)
+
+
+async def test_no_page_is_above_4_mib_whatever_is_annotated(tmp_path: Path) -> None:
+    """A manifest just within its limit, of characters that take six bytes where they are escaped."""
+    writer = LayoutWriter(tmp_path / "layouts" / NAME)
+    image = writer.image()
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": [],
+        "subject": bare(image),
+        "annotations": {"long": "ü"},
+    }
+    spare = MAX_MANIFEST_BYTES - len(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+    document["annotations"] = {"long": "ü" * (spare // 2)}
+    content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    assert MAX_MANIFEST_BYTES - len(content) < 4
+    writer.tag(image, "1").add(writer.blob(content, media_types.OCI_INDEX)).add(writer.attachment(b"1", SBOM, image))
+    writer.save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        found, target = [], f"{REFERRERS}/{image.digest}"
+        while target:
+            answer = await mirror.get(target)
+            assert (answer.status, len(answer.body) <= MAX_MANIFEST_BYTES) == (200, True)
+            found += answer.json()["manifests"]
+            target = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        assert [one.get("annotations") for one in found if one["digest"] == Digest.of(content)] == [
+            document["annotations"]
+        ]
+        assert len(found) == 2
 
 
 async def test_one_odd_referrer_does_not_hide_the_others(tmp_path: Path) -> None:

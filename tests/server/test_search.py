@@ -1,6 +1,8 @@
 """`/v2/_mirror/search` over local and cached content, as it comes and goes."""
 
 import asyncio
+import base64
+import json
 import re
 import shutil
 import sqlite3
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from mirror.oci import media_types
+from mirror.oci.digest import Digest
 from mirror.oci.times import parse_time_ms
 from tests.content import LINUX_AMD64, LINUX_ARM64, LayoutWriter
 from tests.hub.fixtures import Hubs
@@ -119,6 +122,41 @@ async def test_pages_are_linked_and_keep_their_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "kept"),
+    [
+        (f"{SEARCH}?n=1&ns=quay.io&q=%2Fapp", f"{SEARCH}?n=1&ns=quay.io&q=/app&cursor="),
+        (f"{SEARCH}?oci-ref-name=quay.io/a&n=1", f"{SEARCH}?oci-ref-name=quay.io/a&n=1&cursor="),
+        (f"/quay.io{SEARCH}?n=1&annotation=a%26b=c", f"/quay.io{SEARCH}?n=1&annotation=a%26b%3Dc&cursor="),
+    ],
+)
+async def test_a_link_keeps_how_the_mirror_was_asked(tmp_path: Path, target: str, kept: str) -> None:
+    writer = LayoutWriter(tmp_path / "layouts" / "team" / "app")
+    image = writer.image(annotations={"a&b": "c"})
+    writer.tag(image, "1").tag(image, "2").save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        first = await mirror.get(target)
+        link = first.headers["Link"]
+        assert link.startswith(f"<{kept}")
+        second = await mirror.get(link.partition(">")[0].removeprefix("<"))
+        assert [one.json()["items"][0]["tag"] for one in (first, second)] == ["1", "2"]
+
+
+async def test_a_page_ends_before_long_annotations_make_it_endless(tmp_path: Path) -> None:
+    writer = LayoutWriter(tmp_path / "layouts" / "team" / "app")
+    for number in range(5):
+        writer.tag(writer.image([b"%d" % number], annotations={"long": f"{number}" * 1_500_000}), str(number))
+    writer.save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        following, pages = SEARCH, []
+        while following:
+            answer = await mirror.get(following)
+            assert (answer.status, answer.json()["total"], len(answer.body) < 5_000_000) == (200, 5, True)
+            pages.append([item["tag"] for item in answer.json()["items"]])
+            following = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        assert pages == [["0", "1"], ["2", "3"], ["4"]]
+
+
+@pytest.mark.parametrize(
     ("query", "parameter"),
     [
         *(("q=%00", "q"), ("q=" + "x" * 600, "q"), ("kind=thing", "kind"), ("kind=", "kind"), ("type=elf", "type")),
@@ -143,6 +181,26 @@ async def test_a_cursor_of_another_search_is_refused(mirror: Mirror) -> None:
     assert cursor is not None
     assert (await mirror.get(f"{SEARCH}?n=5&cursor={cursor[1]}")).status == 200
     refused = await mirror.get(f"{SEARCH}?n=1&sort=size&cursor={cursor[1]}")
+    assert refused.json()["errors"][0]["detail"]["parameter"] == "cursor"
+
+
+@pytest.mark.parametrize(
+    ("sort", "key"),
+    [
+        *(("date", [2**70, "a", "", ""]), ("size", [-(2**70), "a", "", ""]), ("date", [1.5, "a", "", ""])),
+        *(("name", ["\ud800", "", ""]), ("name", ["a", None, ""]), ("name", ["a", ""]), ("name", [{}, "", ""])),
+    ],
+)
+async def test_a_forged_cursor_is_refused_by_name(mirror: Mirror, sort: str, key: list[Any]) -> None:
+    """What belongs to the search is no secret; what follows it may be anything."""
+    answer = await mirror.get(f"{SEARCH}?sort={sort}&n=1")
+    cursor = re.search(r"cursor=([^>]*)>", answer.headers["Link"])
+    assert cursor is not None
+    fingerprint, *_ = json.loads(base64.urlsafe_b64decode(f"{cursor[1]}==="))
+    text = json.dumps([fingerprint, *key], separators=(",", ":")).encode()
+    forged = base64.urlsafe_b64encode(text).decode().rstrip("=")
+    refused = await mirror.get(f"{SEARCH}?sort={sort}&n=1&cursor={forged}")
+    assert (refused.status, refused.code) == (400, "UNSUPPORTED")
     assert refused.json()["errors"][0]["detail"]["parameter"] == "cursor"
 
 
@@ -191,6 +249,30 @@ async def test_content_comes_changes_and_goes_and_is_first_seen_once(tmp_path: P
         after = await search(mirror)
     async with serving(tmp_path / "mirror", layouts=[layouts]) as mirror:
         assert await search(mirror) == after
+
+
+@pytest.mark.parametrize("created", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+00:01", "soon"])
+async def test_one_odd_manifest_does_not_keep_others_from_being_found(tmp_path: Path, created: str) -> None:
+    """A date outside of the calendar, texts that are none, a size beyond all disks."""
+    writer = LayoutWriter(tmp_path / "layouts" / "team" / "app")
+    odd = {"org.opencontainers.image.created": created, "\ud800": "\udfff", "\0": "a\0b", "": ""}
+    image = writer.image([b"odd"], annotations=odd, platform={"os": "a,b", "architecture": "\ud800"})
+    huge = {"mediaType": "application/x", "digest": Digest.of(b"huge"), "size": 2**70}
+    artifact = {"mediaType": media_types.OCI_ARTIFACT, "artifactType": "a/\ud800", "blobs": [huge]}
+    writer.tag(image, "1").tag(writer.manifest(artifact), "2").tag(writer.image([b"plain"]), "3").save()
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        for query in (
+            "",
+            "sort=date&order=desc",
+            "sort=size",
+            "kind=repository",
+            "created_since=2000-01-01T00:00:00Z",
+        ):
+            found = await search(mirror, query)
+            assert (found["total"] > 0) == ("created" not in query)
+        everything = {item["tag"]: item for item in (await search(mirror))["items"]}
+        assert everything.keys() == {"1", "2", "3"}
+        assert everything["1"]["created"] is None
 
 
 async def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mirror.oci.times import format_time_ms, parse_time_ms
 from mirror.server.search import cursor_after, document_of, read_query
 from mirror.store.search import SearchIndex
 from mirror.store.search_entry import Entry, Facts
+from mirror.store.search_pages import WalkLimits
 
 NAMES = ("app", "team/app", "docker.io/library/app", "quay.io/team/ap")
 TAGS: tuple[str, ...] = (
@@ -88,9 +89,13 @@ class Row:
 Content = Mapping[str, Mapping[tuple[str, Digest], tuple[Facts, int]]]
 
 
+# Never, always, and so short that it often ends before the page is full.
+walks = st.sampled_from((WalkLimits(0, 0), WalkLimits(), WalkLimits(2, 0), WalkLimits(3, 0)))
+
+
 @contextmanager
-def filled(content: Content) -> Iterator[SearchIndex]:
-    index = SearchIndex(None)
+def filled(content: Content, walk: WalkLimits) -> Iterator[SearchIndex]:
+    index = SearchIndex(None, walk)
     for name, rows in content.items():
         index.put(name, [Entry(tag, digest, facts, seen) for (tag, digest), (facts, seen) in rows.items()])
     yield index
@@ -227,19 +232,21 @@ def walk(index: SearchIndex, search: Mapping[str, str]) -> Iterator[tuple[int, l
 
 
 @settings(max_examples=300, deadline=None)
-@given(contents, searches)
-def test_every_filter_sort_and_cursor_gives_what_the_model_does(content: Content, search: Mapping[str, str]) -> None:
+@given(contents, searches, walks)
+def test_every_filter_sort_and_cursor_gives_what_the_model_does(
+    content: Content, search: Mapping[str, str], walk_limits: WalkLimits
+) -> None:
     wanted = items_of([row for row in rows_of(content) if fits(row, search)], search)
-    with filled(content) as index:
+    with filled(content, walk_limits) as index:
         pages = list(walk(index, search))
     assert [item for _, items in pages for item in items] == wanted
     assert {total for total, _ in pages} == {len(wanted)}
 
 
 @settings(max_examples=150, deadline=None)
-@given(contents, contents, searches)
+@given(contents, contents, searches, walks)
 def test_a_walk_gives_once_what_stays_while_all_else_changes(
-    before: Content, after: Content, search: Mapping[str, str]
+    before: Content, after: Content, search: Mapping[str, str], walk_limits: WalkLimits
 ) -> None:
     """A row that is there before and after, and fits, is neither left out nor given twice."""
     if search.get("kind") == "repository":
@@ -247,7 +254,7 @@ def test_a_walk_gives_once_what_stays_while_all_else_changes(
     search = {**search, "n": "2"}
     stays = [row for row in rows_of(before) if row in rows_of(after) and fits(row, search)]
     found: list[tuple[str, str | None, str]] = []
-    with filled(before) as index:
+    with filled(before, walk_limits) as index:
         for number, (_, items) in enumerate(walk(index, search)):
             found += [(item["name"], item["tag"], item["digest"]) for item in items]
             if number == 0:
@@ -266,12 +273,12 @@ def _entry(key: tuple[str, Digest], row: tuple[Facts, int]) -> Entry:
 
 
 @settings(max_examples=150, deadline=None)
-@given(contents, st.sets(st.sampled_from(NAMES)), searches)
+@given(contents, st.sets(st.sampled_from(NAMES)), searches, walks)
 def test_what_may_not_be_read_appears_nowhere_and_is_not_counted(
-    content: Content, hidden: set[str], search: Mapping[str, str]
+    content: Content, hidden: set[str], search: Mapping[str, str], walk_limits: WalkLimits
 ) -> None:
     rows = [row for row in rows_of(content) if row.name not in hidden and fits(row, search)]
     wanted = items_of(rows, search)
-    with filled(content) as index:
+    with filled(content, walk_limits) as index:
         found = document_of(index.search(read_query([*search.items()]), lambda name: name not in hidden))
     assert found == {"total": len(wanted), "items": wanted[: int(search.get("n", 100))]}
