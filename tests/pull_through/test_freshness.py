@@ -253,6 +253,13 @@ async def test_unknown_is_remembered_for_a_moment_and_believed_while_nobody_can_
             assert answer.headers["Cache-Status"].startswith("mirror; hit; ttl=-")
             assert "Age" in answer.headers
         assert (await mirror.get(path("manifests", "never-asked"))).status == 502
+    asked = len(hub.requests)
+    async with pulling(tmp_path, {HOST: upstream(hub, unknown_ttl="0s")}, offline=True) as mirror:
+        for target in (absent, path("blobs", "sha256:" + "1" * 64)):
+            answer = await mirror.get(target)
+            assert (answer.status, "Age" in answer.headers) == (404, True)
+        assert (await mirror.get(path("manifests", "never-asked"))).status == 503
+    assert len(hub.requests) == asked
 
 
 async def test_unknown_names_hold_on_to_nothing(tmp_path: Path, hub: Hub) -> None:
