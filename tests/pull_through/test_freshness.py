@@ -313,6 +313,21 @@ async def test_an_upstream_that_asks_for_patience_fails_once_and_is_left_alone(t
         assert len(hub.requests) == asked
 
 
+async def test_what_was_tried_is_told_as_it_failed_and_what_was_not_as_not_tried(tmp_path: Path, hub: Hub) -> None:
+    hub.fault(Status(500))
+    async with pulling(tmp_path, {HOST: upstream(hub) | {"retries": 3}}) as mirror:
+        statuses = []
+        for number in range(10):
+            asked = len(hub.requests)
+            answer = await mirror.get(path("manifests", str(number)))
+            was_tried = len(hub.requests) > asked
+            assert (answer.status, "Retry-After" in answer.headers) == ((502, False) if was_tried else (503, True))
+            statuses.append(answer.status)
+        # The second one's first try is the fifth failure in a row: from there on, for a while, nobody tries.
+        assert statuses[:2] == [502, 502]
+        assert 503 in statuses
+
+
 async def test_a_tag_called_tags_is_a_tag(tmp_path: Path, hub: Hub) -> None:
     image = hub.image(APP, "tags")
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:
