@@ -262,6 +262,22 @@ async def test_unknown_is_remembered_for_a_moment_and_believed_while_nobody_can_
     assert len(hub.requests) == asked
 
 
+async def test_what_was_unknown_is_so_soon_also_when_the_upstream_says_nothing(tmp_path: Path, hub: Hub) -> None:
+    """cosign asks for three tags that are not there: it must not hang on each until a time-out."""
+    hub.image(APP, "1")
+    targets = [path("manifests", "absent"), path("tags", "", repository="absent")]
+    keys = upstream(hub, unknown_ttl="0s", stale_after="50ms", first_byte_timeout="1h")
+    async with pulling(tmp_path, {HOST: keys}) as mirror:
+        for target in targets:
+            assert (await mirror.get(target)).status == 404
+        hub.fault(BlackHole())
+        for target in targets:
+            async with asyncio.timeout(10):
+                answer = await mirror.get(target)
+            assert (answer.status, "Age" in answer.headers) == (404, True)
+            assert answer.headers["Cache-Status"].startswith("mirror; hit; ttl=-")
+
+
 async def test_unknown_names_hold_on_to_nothing(tmp_path: Path, hub: Hub) -> None:
     hub.image(APP, "1")
     async with pulling(tmp_path, {HOST: upstream(hub, unknown_ttl="1h")}) as mirror:
