@@ -120,9 +120,11 @@ def test_docker_goes_on_by_range_where_a_killed_mirror_left_it(
     mirrored_docker.run("docker", "image", "rm", "resumed")
     assert found["RepoDigests"][0].endswith(image.digest)
     assert 'mirror_requests_total{endpoint="blob",method="GET",status="206"}' in numbers
-    first, second = hub.select("GET", f"*/blobs/{image.layers[1]}")
-    assert ("Range" in first.headers, "Range" in second.headers) == (False, True)
-    assert first.bytes_sent + second.bytes_sent < 1.25 * len(layer)
+    first, *others = hub.select("GET", f"*/blobs/{image.layers[1]}")
+    assert "Range" not in first.headers
+    # The fill's own, and perhaps what docker asked for while the fill was still reading what it had.
+    assert {"Range" in one.headers for one in others} == {True}
+    assert sum(one.bytes_sent for one in (first, *others)) < 1.5 * len(layer)
 
 
 def is_stale(reply: Reply) -> bool:
