@@ -30,6 +30,7 @@ def observer(metrics: Metrics | None) -> Observe:
     told_at: dict[str, float] = {}
 
     def observe(told: UpstreamEvent) -> None:
+        """Log it where an operator should know, and count it."""
         match told:
             case BreakerMoved(host, url, seconds, reason) if seconds:
                 event(

@@ -152,9 +152,18 @@ class PullThrough:
         if size is None or size > MAX_MANIFEST_BYTES:
             return None
         try:
-            return pool.read(digest)
-        except OSError:
-            return None
+            content = pool.read(digest)
+            if digest.matches(content):
+                return content
+            # It was right when it was written. Out of the way, so that it can be had again.
+            event(log, logging.ERROR, "damaged_in_cache", digest=digest)
+            if pool.remove(digest):
+                self._cache.index.blob_removed(digest)
+        except FileNotFoundError:
+            pass  # evicted at this moment
+        except OSError as error:
+            event(log, logging.ERROR, "cache_not_read", digest=digest, reason=error)
+        return None
 
     async def _ask_tag(
         self, repository: CachedRepository, tag: str, cached: CachedTag | None, stored: Manifest | None

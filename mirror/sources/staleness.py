@@ -111,7 +111,7 @@ class Freshness:
         if self._policy.offline:
             raise believed or offline(self._host)
         try:
-            value: T = await self._flights.ask(question.key, question.ask)
+            value = await self._asked(question, believed)
         except UpstreamError as error:
             found = translated(error, question.unknown)
             if isinstance(error, NotFound) and isinstance(found, Unknown):
@@ -120,6 +120,18 @@ class Freshness:
             raise (found if believed is None or self._counts(error) else believed) from error
         self.negatives.drop(question.name, question.reference)
         return value
+
+    async def _asked(self, question: Question[T], believed: Unknown | None) -> T:
+        """The upstream's answer. Where it said earlier that it does not know, that is a copy, and waits no longer."""
+        found: T
+        if believed is None:
+            found = await self._flights.ask(question.key, question.ask)
+        else:
+            try:
+                found = await self._flights.ask_within(question.key, question.ask, self._policy.stale_after_seconds)
+            except TimeoutError:
+                raise believed from None
+        return found
 
     def _counts(self, error: UpstreamError) -> bool:
         """Whether what the upstream says now stands against what it said before."""

@@ -53,11 +53,15 @@ class BreakerRecord:
 
 
 class BreakerState(Protocol):
-    """Where the record of one endpoint is kept. No call may wait."""
+    """Where the record of one endpoint is kept. No call may wait, nor fail."""
 
-    def load(self) -> BreakerRecord: ...
+    def load(self) -> BreakerRecord:
+        """The last record that anybody stored."""
+        ...
 
-    def store(self, record: BreakerRecord) -> None: ...
+    def store(self, record: BreakerRecord) -> None:
+        """Make this the record for all who share it."""
+        ...
 
     def close(self) -> None: ...
 
@@ -97,6 +101,7 @@ class FileBreakerState:
         self._last = BreakerRecord()
 
     def load(self) -> BreakerRecord:
+        """See `BreakerState.load`."""
         raw = b""
         # Requests that end after the client was closed still report.
         if self._fd is not None:
@@ -109,6 +114,7 @@ class FileBreakerState:
         return self._last
 
     def store(self, record: BreakerRecord) -> None:
+        """See `BreakerState.store`."""
         self._last = record
         if self._fd is None:
             return

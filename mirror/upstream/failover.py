@@ -58,14 +58,20 @@ class FailOver:
         errors: dict[Exchange, UpstreamError] = {}
         pause = self._settings.backoff_seconds
         for left in range(self._settings.retries, -1, -1):
+            again = []
             for exchange in candidates:
                 try:
                     # The breaker is asked behind the queue: those who waited in it know what happened meanwhile.
                     async with slots:
                         return await self._try(exchange, work)
+                except BreakerOpen as error:
+                    # Where the tries before have opened it, what they met says more.
+                    errors.setdefault(exchange, error)
                 except UpstreamError as error:
                     errors[exchange] = error
-            candidates = [exchange for exchange in candidates if errors[exchange].retry]
+                    if error.retry:
+                        again.append(exchange)
+            candidates = again
             # Half of it at random, so that those who failed together do not come back together.
             wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 no secret depends on it
             if not left or not candidates or asyncio.get_running_loop().time() + wait >= stop_at:

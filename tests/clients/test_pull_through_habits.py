@@ -1,22 +1,27 @@
 """What clients were seen to do, each thing by itself: by the client where it can be made to, else on a socket."""
 
 import json
+import random
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from mirror.oci.digest import Digest
+from tests.bench.crowd import MIB
+from tests.bench.fills import part_bytes
 from tests.clients.commands import Commands, podman
-from tests.clients.conftest import Containerd, Stored
+from tests.clients.conftest import Containerd, MirroredDocker, Stored
 from tests.clients.registries import Registry
 from tests.clients.sample import ARCHITECTURE
 from tests.clients.through import mirroring, quiet, upstream
+from tests.content import tar
 from tests.hub import Corrupt, Hub, Image, Reset, Status, Truncate, WrongLength
 from tests.hub.beside import Beside
 from tests.hub.faults import Fault
-from tests.running import Reply, get
+from tests.running import Reply, get, wait_until
 
 DAEMONS = pytest.mark.xdist_group("daemons")
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
@@ -91,6 +96,35 @@ def test_docker_by_a_second_name_goes_straight_to_the_blobs(hub: Hub, tmp_path: 
     assert hub.count("GET", "*/second/blobs/*") == 0
     assert hub.count("GET", "*/blobs/*") == 1
     assert hub.count("HEAD", "*/second/blobs/*") <= workers
+
+
+@DAEMONS
+@pytest.mark.client("docker", "dockerd")
+def test_docker_goes_on_by_range_where_a_killed_mirror_left_it(
+    beside: Beside, mirrored_docker: MirroredDocker, tmp_path: Path
+) -> None:
+    hub = beside.open(Hub(bytes_per_second=20e6))
+    layer = tar({"big": random.Random(1).randbytes(30 * MIB)})
+    image = hub.image("library/resumed", "latest", layers=[layer], architecture=ARCHITECTURE)
+    keys = {"listen": f"127.0.0.1:{mirrored_docker.port}"}
+    upstreams = {"docker.io": upstream(hub.url)}
+    with ThreadPoolExecutor(1) as threads:
+        with mirroring(tmp_path, upstreams, **keys) as mirror:
+            pulling = threads.submit(mirrored_docker.run, "docker", "pull", "--quiet", "resumed")
+            wait_until(lambda: part_bytes(tmp_path) > 8 * MIB, "a part of the layer is there")
+            mirror.kill()
+        with mirroring(tmp_path, upstreams, **keys) as mirror:
+            pulling.result()
+            numbers = get(mirror.host, "/metrics").body.decode()
+    (found,) = json.loads(mirrored_docker.run("docker", "image", "inspect", "resumed"))
+    mirrored_docker.run("docker", "image", "rm", "resumed")
+    assert found["RepoDigests"][0].endswith(image.digest)
+    assert 'mirror_requests_total{endpoint="blob",method="GET",status="206"}' in numbers
+    first, *others = hub.select("GET", f"*/blobs/{image.layers[1]}")
+    assert "Range" not in first.headers
+    # The fill's own, and perhaps what docker asked for while the fill was still reading what it had.
+    assert {"Range" in one.headers for one in others} == {True}
+    assert sum(one.bytes_sent for one in (first, *others)) < 1.5 * len(layer)
 
 
 def is_stale(reply: Reply) -> bool:

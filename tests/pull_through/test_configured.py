@@ -79,6 +79,7 @@ async def test_a_realm_that_is_listed_is_asked_for_tokens(tmp_path: Path, hubs: 
     image = hub.image(APP, "1")
     async with pulling(tmp_path, {HOST: upstream(hub, realms=[service.host])}) as mirror:
         await pull(mirror, image, "1")
+    assert service.requests
 
 
 async def test_authorities_and_certificates_of_our_own(tmp_path: Path, hubs: Hubs, authority: Authority) -> None:

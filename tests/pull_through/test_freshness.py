@@ -265,6 +265,29 @@ async def test_unknown_is_remembered_for_a_moment_and_believed_while_nobody_can_
             assert answer.headers["Cache-Status"].startswith("mirror; hit; ttl=-")
             assert "Age" in answer.headers
         assert (await mirror.get(path("manifests", "never-asked"))).status == 502
+    asked = len(hub.requests)
+    async with pulling(tmp_path, {HOST: upstream(hub, unknown_ttl="0s")}, offline=True) as mirror:
+        for target in (absent, path("blobs", "sha256:" + "1" * 64)):
+            answer = await mirror.get(target)
+            assert (answer.status, "Age" in answer.headers) == (404, True)
+        assert (await mirror.get(path("manifests", "never-asked"))).status == 503
+    assert len(hub.requests) == asked
+
+
+async def test_what_was_unknown_is_so_soon_also_when_the_upstream_says_nothing(tmp_path: Path, hub: Hub) -> None:
+    """cosign asks for three tags that are not there: it must not hang on each until a time-out."""
+    hub.image(APP, "1")
+    targets = [path("manifests", "absent"), path("tags", "", repository="absent")]
+    keys = upstream(hub, unknown_ttl="0s", stale_after="50ms", first_byte_timeout="1h")
+    async with pulling(tmp_path, {HOST: keys}) as mirror:
+        for target in targets:
+            assert (await mirror.get(target)).status == 404
+        hub.fault(BlackHole())
+        for target in targets:
+            async with asyncio.timeout(10):
+                answer = await mirror.get(target)
+            assert (answer.status, "Age" in answer.headers) == (404, True)
+            assert answer.headers["Cache-Status"].startswith("mirror; hit; ttl=-")
 
 
 async def test_unknown_names_hold_on_to_nothing(tmp_path: Path, hub: Hub) -> None:
@@ -316,6 +339,21 @@ async def test_an_upstream_that_asks_for_patience_fails_once_and_is_left_alone(t
             assert 1 <= int(answer.headers["Retry-After"]) <= 9
         await pull(mirror, image, "1")
         assert len(hub.requests) == asked
+
+
+async def test_what_was_tried_is_told_as_it_failed_and_what_was_not_as_not_tried(tmp_path: Path, hub: Hub) -> None:
+    hub.fault(Status(500))
+    async with pulling(tmp_path, {HOST: upstream(hub) | {"retries": 3}}) as mirror:
+        statuses = []
+        for number in range(10):
+            asked = len(hub.requests)
+            answer = await mirror.get(path("manifests", str(number)))
+            was_tried = len(hub.requests) > asked
+            assert (answer.status, "Retry-After" in answer.headers) == ((502, False) if was_tried else (503, True))
+            statuses.append(answer.status)
+        # The second one's first try is the fifth failure in a row: from there on, for a while, nobody tries.
+        assert statuses[:2] == [502, 502]
+        assert 503 in statuses
 
 
 async def test_a_tag_called_tags_is_a_tag(tmp_path: Path, hub: Hub) -> None:

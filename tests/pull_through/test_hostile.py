@@ -10,6 +10,7 @@ from mirror.oci import media_types
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from tests.content import encode
 from tests.hub import (
+    Authority,
     Basic,
     Bearer,
     EndlessHeaders,
@@ -108,6 +109,22 @@ async def test_an_upstream_elsewhere_may_lead_to_other_hosts(tmp_path: Path, hub
     hub.fault(Redirect(f"{cdn.url}/v2/{APP}/manifests/1"))
     async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
         assert (await mirror.get(path("manifests", "1"))).body == image.content
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+async def test_a_redirect_from_https_to_plain_http_is_followed_by_insecure_only(
+    tmp_path: Path, hubs: Hubs, authority: Authority, insecure: bool
+) -> None:
+    hub, plain = await hubs(tls=authority.server_context()), await hubs()
+    image = plain.image(APP, "1")
+    hub.fault(Redirect(f"{plain.url}/v2/{APP}/manifests/1"), kind="manifest")
+    hub.fault(Redirect(f"{plain.url}/v2/{APP}/blobs/{image.config}"), kind="blob")
+    async with pulling(tmp_path, {HOST: upstream(hub, ca=str(authority.ca), insecure=insecure)}) as mirror:
+        for target in (path("manifests", "1"), path("blobs", image.config)):
+            answer = await mirror.get(target)
+            assert answer.status == (200 if insecure else 502)
+            assert insecure or answer.code == "UNAVAILABLE"
+    assert (plain.requests == []) == (not insecure)
 
 
 @pytest.mark.parametrize("fault", [Oversized(10 * GIB), Oversized(10 * GIB, chunked=True), EndlessHeaders()])

@@ -91,6 +91,34 @@ async def test_a_mirror_that_ended_holds_nothing_open(tmp_path: Path, hub: Hub) 
     await eventually(lambda: asyncio.all_tasks() <= before)
 
 
+@pytest.mark.parametrize("how", ["flipped", "cut", "emptied"])
+async def test_a_manifest_that_rotted_on_the_disk_is_fetched_again_and_never_served(
+    tmp_path: Path, hub: Hub, how: str
+) -> None:
+    image, other = hub.image(APP, "1"), hub.image(APP, "2")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1h")}) as mirror:
+        await pull(mirror, image, "1")
+        await pull(mirror, other, "2")
+    content = {
+        "flipped": bytes([image.content[0] ^ 1]) + image.content[1:],
+        "cut": image.content[:-1],
+        "emptied": b"",
+    }
+    for rotten in (image, other):
+        file = mirror.cache / "blobs" / "sha256" / rotten.digest.hex[:2] / rotten.digest.hex
+        file.chmod(0o644)
+        file.write_bytes(content[how])
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="1h")}) as mirror:
+        for reference in ("1", image.digest, "1"):
+            assert (await mirror.get(path("manifests", reference))).body == image.content
+        await hub.refuse()
+        for reference in ("1", image.digest):
+            assert (await mirror.get(path("manifests", reference))).body == image.content
+        assert (await mirror.get(path("manifests", "2"))).status == 502
+        await hub.accept()
+        assert (await mirror.get(path("manifests", "2"))).body == other.content
+
+
 Samples = dict[str, dict[tuple[str, ...], float]]
 
 
