@@ -52,14 +52,30 @@ class Figures:
         """The slowest whole body against one direct download."""
         return max(one.total_seconds for one in self.met if one.whole) / self.direct.total_seconds
 
+    @property
+    def cpu_seconds_per_gib(self) -> float:
+        """Of the mirror, for each GiB that it sent."""
+        return self.cpu_seconds / (sum(one.bytes for one in self.met) / 1024 / MIB)
+
+    def to_json(self) -> dict[str, float]:
+        """What the table of docs/performance.md tells."""
+        return {
+            "times_direct": self.ratio,
+            "first_byte_delay_seconds": self.first_byte_delay_seconds,
+            "whole_gets": self.upstream_gets - self.ranges_asked,
+            "ranges": self.ranges_asked,
+            "upstream_bytes": self.upstream_bytes,
+            "grown_bytes": self.grown_bytes,
+            "cpu_seconds_per_gib": self.cpu_seconds_per_gib,
+        }
+
     def __str__(self) -> str:
-        sent = sum(one.bytes for one in self.met)
         return (
             f"right: {self.all_right}; upstream: {self.upstream_gets} GET, {self.ranges_asked} of them ranges, "
             f"{self.upstream_bytes / MIB:.1f} MiB; direct {self.direct.total_seconds:.2f} s, "
             f"crowd x{self.ratio:.3f}; first byte +{1000 * self.first_byte_delay_seconds:.0f} ms; "
             f"memory +{self.grown_bytes / MIB:.1f} MiB; "
-            f"{self.cpu_seconds / (sent / 1024 / MIB):.2f} CPU s/GiB sent ({sent / 1024 / MIB:.1f} GiB)"
+            f"{self.cpu_seconds_per_gib:.2f} CPU s/GiB sent"
         )
 
 
