@@ -28,7 +28,7 @@ class ByteStream:
     """
 
     size: int
-    read: Callable[[int, int], AsyncIterator[bytes]]
+    read: Callable[[int, int], AsyncIterator[bytes | bytearray]]
 
 
 BlobBody = bytes | FileSlice | ByteStream

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from mirror.oci.errors import OciError
 from mirror.store.body import ByteStream
@@ -62,7 +62,7 @@ class Pull:
             raise RuntimeError("a body begins when the fill has started")
         return ByteStream(size, self._read)
 
-    async def _read(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+    async def _read(self, start: int, stop: int) -> AsyncGenerator[bytes | bytearray, None]:
         progress, position, alone = self._progress, start, False
         while position < stop:
             ready = min(stop, progress.deliverable)
@@ -87,22 +87,29 @@ class Pull:
                     async for piece in pieces:
                         position += len(piece)
                         yield piece
-            else:
+            elif alone or not self._is_ahead(position):
                 await progress.change()
+            else:
+                # Where the fill stands still, the read becomes a far one in time.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_FAR_SECONDS):
+                        await progress.change()
 
-    async def _piece(self, position: int, ready: int) -> bytes:
+    async def _piece(self, position: int, ready: int) -> bytes | bytearray:
         size = min(PIECE_BYTES, ready - position)
         if self._progress.content is not None:
             return self._progress.content[position : position + size]
         piece = await read_piece(self._progress.fd, size, position)
         if not piece:
             raise OSError(f"the file of blob {self._fill.job.digest} was cut short")
-        return bytes(piece)
+        return piece
+
+    def _is_ahead(self, position: int) -> bool:
+        return position - self._progress.held > self._fill.job.limits.far_bytes
 
     def _is_far(self, position: int) -> bool:
         job = self._fill.job
-        ahead = position - job.progress.held
-        return ahead > job.limits.far_bytes and ahead > job.speed() * _FAR_SECONDS
+        return self._is_ahead(position) and position - job.progress.held > job.speed() * _FAR_SECONDS
 
     def _share(self, position: int, stop: int) -> int:
         """How many bytes from `position` on may be fetched apart.

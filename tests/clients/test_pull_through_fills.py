@@ -1,8 +1,10 @@
 """Large blobs on their way through running mirrors: crowds, and mirrors that die meanwhile."""
 
 import os
+import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tests.clients.through import mirroring, upstream
 from tests.hub import Hub, Truncate
 from tests.hub.beside import Beside
 from tests.running import Client, wait_until
+from tests.server_process import STOP_SECONDS
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2])
 
@@ -51,6 +54,45 @@ def test_a_fill_goes_on_where_a_killed_mirror_left_it(tmp_path: Path, workers: i
 
 
 @WORKERS
+def test_sigterm_ends_fills_at_once_finishes_other_answers_and_the_next_start_goes_on(
+    tmp_path: Path, workers: int
+) -> None:
+    # More than the sockets of a client take that does not read.
+    size, cached_size = 48 * MIB, 16 * MIB
+    with Beside() as beside:
+        hub = beside.open(Hub(bytes_per_second=20e6))
+        path, cached = (f"/v2/{REPOSITORY}/blobs/{hub.blob(REPOSITORY, blob(one))}" for one in (size, cached_size))
+        config = {"docker.io": upstream(hub.url)}
+        with (
+            mirroring(tmp_path, config, workers=workers) as mirror,
+            Client(mirror.host, receive_buffer_bytes=65536) as slow,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            Crowd(mirror.host, cached, cached_size, [Reader()]).run()
+            wait_until(lambda: any((tmp_path / "cache" / "blobs").glob("*/*/*")), "the other blob is cached")
+            slow.ask(cached)
+            assert slow.head().status == 200
+            # So many that each worker has some (SO_REUSEPORT spreads connections at random).
+            readers = threads.submit(Crowd(mirror.host, path, size, [Reader() for _ in range(16)]).run)
+            wait_until(lambda: part_bytes(tmp_path) > size // 4, "a quarter is there")
+            assert mirror.process is not None
+            mirror.process.send_signal(signal.SIGTERM)
+            # They end while the slow one still stands, which the mirror waits for.
+            assert {(one.right, one.whole) for one in readers.result(STOP_SECONDS)} == {(True, False)}
+            assert mirror.process.poll() is None
+            assert slow.body(cached_size) == blob(cached_size)
+            assert mirror.process.wait(STOP_SECONDS) == 0
+        held = part_bytes(tmp_path)
+        assert size // 4 < held < size
+        with mirroring(tmp_path, config, workers=workers) as mirror:
+            (met,) = Crowd(mirror.host, path, size, [Reader()]).run()
+            assert met.whole
+            assert met.right
+        asked = hub.select("GET", path)
+        assert [one.headers.get("Range") for one in asked] == [None, f"bytes={held}-"]
+
+
+@WORKERS
 def test_a_mirror_that_dies_between_the_last_byte_and_the_name_has_the_blob_without_another(
     tmp_path: Path, workers: int
 ) -> None:
@@ -70,21 +112,23 @@ def test_a_mirror_that_dies_between_the_last_byte_and_the_name_has_the_blob_with
         assert sum(one.bytes_sent for one in hub.select("GET", path)) == 0
 
 
-def test_a_fill_that_is_cut_again_and_again_is_one_answer(tmp_path: Path) -> None:
-    # What was in the sockets at a cut is lost: the same few hundred KiB for any size.
-    size = 64 * MIB
+def test_a_blob_of_256_mib_cut_five_times_is_one_answer_and_next_to_nothing_comes_twice(tmp_path: Path) -> None:
+    size, chance = 256 * MIB, random.Random(4)
+    cuts = sorted(chance.randrange(1, size) for _ in range(5))
     with Beside() as beside:
         hub = beside.open(Hub())
         path = f"/v2/{REPOSITORY}/blobs/{hub.blob(REPOSITORY, blob(size))}"
-        for after in (1, 3 * MIB + 17, 5 * MIB, 100_000, 11 * MIB):
-            hub.fault(Truncate(after), kind="blob", times=1)
+        # A fault counts from where its own request begins.
+        for before, cut in pairwise([0, *cuts]):
+            hub.fault(Truncate(cut - before), kind="blob", times=1)
         with mirroring(tmp_path, {"docker.io": upstream(hub.url)}) as mirror:
             (met,) = Crowd(mirror.host, path, size, [Reader()]).run()
         assert met.whole
         assert met.right
-        sent = sum(one.bytes_sent for one in hub.select("GET", path))
-        assert len(hub.select("GET", path)) == 6
-        assert sent <= size * 1.01
+        asked = hub.select("GET", path)
+        assert len(asked) == 6
+        assert all({"Range", "If-Range"} <= set(one.headers) for one in asked[1:])
+        assert sum(one.bytes_sent for one in asked) <= 1.01 * size
 
 
 @WORKERS
