@@ -21,6 +21,7 @@ from mirror.server.http import Listener, TlsFiles
 from mirror.server.metrics import Metrics
 from mirror.server.names import NameRules
 from mirror.server.registry import Registry
+from mirror.sources.heap import collect
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
 from mirror.sources.scan_feed import ScanFeed
@@ -124,7 +125,9 @@ async def _scanned(config: Config, scans: bytes | None) -> AsyncIterator[LocalCo
 async def _beside(local: LocalContent, slot: Slot | None, metrics: Metrics | None) -> AsyncIterator[None]:
     """What goes on beside answering."""
     local.start()
-    tasks = [asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready")] if slot else []
+    tasks: list[asyncio.Task[None]] = [asyncio.create_task(collect(), name="collect garbage")]
+    if slot is not None:
+        tasks.append(asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready"))
     if slot is not None and metrics is not None:
         tasks.append(asyncio.create_task(_write_metrics(metrics), name="write metrics"))
     try:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from mirror.sources.heap import uncollected
 from mirror.sources.scan_feed import Heard, ScansEnded
 
 log = logging.getLogger(__name__)
@@ -49,15 +50,24 @@ class ScanLoop:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _follow(self, take: Callable[[Heard], Awaitable[None]]) -> None:
-        loop = asyncio.get_running_loop()
+        with uncollected():
+            # Nothing that the first scan makes is garbage, from its first line until it is served.
+            while not await self._follow_one(take):
+                pass
         while True:
-            try:
-                heard = await loop.run_in_executor(self._thread, self._scans.next)
-            except ScansEnded:
-                await asyncio.sleep(AGAIN_SECONDS)
-                continue
-            try:
-                await take(heard)
-            except Exception:
-                # What cannot be served now is tried again at the next scan; what is served stays.
-                log.exception("scan_failed")
+            await self._follow_one(take)
+
+    async def _follow_one(self, take: Callable[[Heard], Awaitable[None]]) -> bool:
+        """Whether a scan was heard and taken."""
+        try:
+            heard = await asyncio.get_running_loop().run_in_executor(self._thread, self._scans.next)
+        except ScansEnded:
+            await asyncio.sleep(AGAIN_SECONDS)
+            return False
+        try:
+            await take(heard)
+        except Exception:
+            # What cannot be served now is tried again at the next scan; what is served stays.
+            log.exception("scan_failed")
+            return False
+        return True
