@@ -55,7 +55,8 @@ class LocalContent:
         self._scans = ScanLoop(scans)
         self._remembered = remembered
         self._generated = generated
-        self._view = View(Library(EMPTY, verify=verify), generated)
+        self._verify = verify
+        self._view = View(Library(EMPTY, verify=self._verified), generated)
         self._adoption = Adoption()
         self._told_local_only: frozenset[str] = frozenset()
         # Whether a scan found changes that are not served yet; it stays so where serving them failed.
@@ -235,6 +236,13 @@ class LocalContent:
         if not self._adopted.is_set():
             settle()
         self._adopted.set()
+
+    def _verified(self, place: Place, digest: Digest) -> bool:
+        """Whether bytes are what an archive claims; where not, what they are part of is withdrawn."""
+        right = self._verify is None or self._verify(place, digest)
+        if not right:
+            self._scans.doubt(place.path)
+        return right
 
     async def _publish(self, library: Library) -> None:
         snapshot = library.snapshot

@@ -2,12 +2,14 @@
 
 A worker connects and hears, line by line, what is new to it: everything at first, then what changed; a slow one skips
 what was outdated meanwhile. After `{"path", "lines"}` come so many lines of the path's document (`place_document`);
-null where it cannot be read. `{"order", "unpacking"}` ends what a look found. Any byte from a worker asks for a look.
+null where it cannot be read. `{"order", "unpacking"}` ends what a look found. A line from a worker asks for a look;
+one with a path, as JSON, says that its bytes were found to be others than what it says of them.
 """
 
 import json
 import logging
 import os
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +45,7 @@ class ScanService:
         self._problems: frozenset[Problem] = frozenset()
         self._working: threading.Thread | None = None
         self._tried: set[Job] = set()
+        self._doubted: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def run(self) -> Never:
         """Look every `refresh_seconds`, and when asked."""
@@ -79,6 +82,8 @@ class ScanService:
     def _look(self) -> None:
         # Where there is no cache folder to be had, there may be one at the next look.
         scanner = self._scanner = self._scanner or self._make_scanner()
+        while not self._doubted.empty():
+            scanner.doubt(self._doubted.get())
         look = scanner.look(self._found.begin)
         self._report(look.problems)
         if scanner.shelf is not None:
@@ -112,8 +117,10 @@ class ScanService:
                 at = news.at
 
     def _hear(self, worker: "_Worker") -> None:
-        with suppress(OSError):
-            while worker.socket.recv(4096):
+        with suppress(OSError), worker.socket.makefile("rb") as lines:
+            for line in lines:
+                with suppress(ValueError):
+                    self._doubted.put(json.loads(line))
                 self._wanted.set()
         self._found.leave(worker)
 
