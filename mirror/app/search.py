@@ -11,13 +11,14 @@ from mirror.config import Config
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestUnknown, NameUnknown
-from mirror.oci.names import Name, Repository, familiar
+from mirror.oci.names import DOCKER_HUB, Host, Name, Repository, familiar
 from mirror.oci.reference import Reference
 from mirror.server.extensions import Extension
 from mirror.server.features import features_endpoint
 from mirror.server.search import search_endpoint, search_features
 from mirror.sources.local import LocalContent
 from mirror.sources.search_index import Cached, SearchFiller
+from mirror.sources.snapshot import Snapshot
 from mirror.sources.view import View
 from mirror.store.cache import Cache
 from mirror.store.search import SearchIndex
@@ -97,7 +98,7 @@ def referrers_now(config: Config, reference: Reference) -> tuple[Digest, Sequenc
     subject = reference.digest
     with cache(config).opened() as kept:
         known = False
-        for name in _meant(config, reference):
+        for name in _meant(config, reference, view.snapshot):
             repository = view.snapshot.repositories.get(name)
             cached = kept.names.peek(name) if name.host in config.upstreams else None
             known = known or repository is not None or (cached is not None and cached.exists())
@@ -122,9 +123,13 @@ def referrers_now(config: Config, reference: Reference) -> tuple[Digest, Sequenc
     return subject, sorted(found.values(), key=lambda one: one.digest)
 
 
-def _meant(config: Config, reference: Reference) -> Sequence[Name]:
-    """The names that a reference may mean, in the order in which they count."""
-    plain = Name(reference.host, reference.repository)
-    host = reference.host or config.default_host
-    full = Name(host, Repository(familiar(host, reference.repository)))
-    return [full] if reference.host is not None else [plain, full]
+def _meant(config: Config, reference: Reference, snapshot: Snapshot) -> Sequence[Name]:
+    """The names that a reference may mean, in the order in which they count (as `LocalContent.plain_name`)."""
+
+    def on(host: Host | None) -> Name:
+        return Name(host, Repository(familiar(host, reference.repository)))
+
+    if reference.host is not None:
+        return [on(reference.host)]
+    read = snapshot.repositories.get(on(DOCKER_HUB))
+    return [on(None), *([read.name] if read and read.plain else []), on(config.default_host)]

@@ -13,7 +13,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameNotYetKnown, NameUnknown
 from mirror.oci.manifest import Manifest
-from mirror.oci.names import Host, Name, Repository, familiar
+from mirror.oci.names import DOCKER_HUB, Host, Name, Repository, familiar
 from mirror.sources.adoption import Adoption, Stamp, changed
 from mirror.sources.heap import settle, uncollected
 from mirror.sources.library import Library, Verify
@@ -130,15 +130,16 @@ class LocalContent:
         plain = Name(None, repository)
         if plain in self.snapshot.repositories:
             return plain, True
-        if str(plain) in self._remembered:
+        # What names no host itself is written down as Docker reads it, whatever is the default host here.
+        read = Name(DOCKER_HUB, Repository(familiar(DOCKER_HUB, repository)))
+        found = self.snapshot.repositories.get(read)
+        if found is not None and found.plain:
+            return read, True
+        if str(plain) in self._remembered or str(read) in self._remembered:
             return None, True
         if default_host is None:
             return plain, True
-        name = Name(default_host, Repository(familiar(default_host, repository)))
-        found = self.snapshot.repositories.get(name)
-        if found is not None and found.plain:
-            return name, True
-        return (None, True) if str(name) in self._remembered else (name, False)
+        return Name(default_host, Repository(familiar(default_host, repository))), False
 
     async def resolve(self, name: Name, reference: str) -> Found[Manifest]:
         """See `Source.resolve`. A tag's manifest with wrong bytes is passed over for the next newest."""
