@@ -1,11 +1,11 @@
 """Search, as configured: the index in the cache's folder, what it is filled from, the extension that answers."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 from mirror.app.local import view_now
+from mirror.app.prepare import SEARCH_FILE, begin_search
 from mirror.app.upstreams import cache
 from mirror.config import Config
 from mirror.oci.descriptor import Descriptor
@@ -23,8 +23,6 @@ from mirror.sources.view import View
 from mirror.store.cache import Cache
 from mirror.store.search import SearchIndex
 
-SEARCH_FILE = "search.db"
-
 
 def extensions(index: SearchIndex) -> Sequence[Extension]:
     """Everything that is enabled."""
@@ -38,14 +36,6 @@ def extensions(index: SearchIndex) -> Sequence[Extension]:
 def cached_content(config: Config, kept: Cache) -> Cached:
     """What is cached of the configured upstreams."""
     return Cached(kept.names, kept.blobs.pool.read, frozenset(config.upstreams))
-
-
-def begin_search(config: Config) -> SearchIndex:
-    """The index, of which nobody believes that it is complete: what was served before may be no more. Blocks."""
-    index = SearchIndex(config.cache.path / SEARCH_FILE)
-    with suppress(sqlite3.Error):  # a full disk costs search its truth, not the mirror its start
-        index.complete = False
-    return index
 
 
 @asynccontextmanager

@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 from mirror.app.local import generated, local_content
+from mirror.app.prepare import run_folder
 from mirror.app.scanning import own_hosts, scan_settings
-from mirror.app.search import SEARCH_FILE, begin_search, cached_content, extensions, filling, search_index
+from mirror.app.search import cached_content, extensions, filling, search_index
 from mirror.app.slot import Slot
-from mirror.app.upstreams import cache, pull_through, run_folder
+from mirror.app.upstreams import cache, pull_through
 from mirror.config import Config
 from mirror.logs import event
 from mirror.server.access import Access, Everyone
@@ -47,13 +47,6 @@ class Running:
         """What SIGHUP asks for: look at the folders now, and read the certificate again."""
         self.local.rescan()
         await self.listener.reload_tls()
-
-
-def prepare(config: Config) -> None:
-    """Once before all workers: what earlier ones shared while they ran is over."""
-    shutil.rmtree(run_folder(config), ignore_errors=True)
-    if (config.cache.path / SEARCH_FILE).exists():
-        begin_search(config).close()
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 
+from mirror.app.prepare import run_folder
 from mirror.config import Config, Upstream
 from mirror.oci.names import Host
 from mirror.server.metrics import Metrics
@@ -32,11 +32,6 @@ from mirror.upstream.events import (
     ignore,
 )
 from mirror.upstream.settings import Endpoint, TlsSettings, UpstreamSettings
-
-
-def run_folder(config: Config) -> Path:
-    """What the workers of one mirror share while they run; cleared at start."""
-    return config.cache.path / "run"
 
 
 def cache(config: Config) -> Cache:

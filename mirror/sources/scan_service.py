@@ -41,6 +41,8 @@ class ScanService:
         self._scanner: Scanner | None = None
         self._refresh_seconds = refresh_seconds
         self._wanted = threading.Event()
+        # Whether the first scan has been told.
+        self._told = False
         self._found = _Found()
         self._problems: frozenset[Problem] = frozenset()
         self._working: threading.Thread | None = None
@@ -49,16 +51,10 @@ class ScanService:
 
     def run(self) -> Never:
         """Look every `refresh_seconds`, and when asked."""
-        first = True
         while True:
             self._wanted.clear()
             try:
-                with uncollected() if first else nullcontext():
-                    self._look()
-                if first:
-                    settle()
-                    os.nice(_NICENESS)
-                first = False
+                self._look()
             except Exception:
                 # A look that fails in a way not foreseen must not end all looking; what was found stays.
                 log.exception("scan_failed")
@@ -84,11 +80,16 @@ class ScanService:
         scanner = self._scanner = self._scanner or self._make_scanner()
         while not self._doubted.empty():
             scanner.doubt(self._doubted.get())
-        look = scanner.look(self._found.begin)
+        with nullcontext() if self._told else uncollected():
+            look = scanner.look(self._found.begin)
         self._report(look.problems)
         if scanner.shelf is not None:
             self._work_on(scanner.shelf, look.jobs)
         self._found.publish(look, any(job.unpacks and job not in self._tried for job in look.jobs))
+        if not self._told:
+            self._told = True
+            settle()
+            os.nice(_NICENESS)
         scanner.save()
 
     def _work_on(self, shelf: Shelf, jobs: Sequence[Job]) -> None:
