@@ -66,7 +66,7 @@ async def running(
     metrics = await asyncio.to_thread(_metrics, config, slot)
     fills = slot is None or slot.index == 0
     async with (
-        _scanned(config, scans) as local,
+        _scanned(config, scans, first=fills) as local,
         await asyncio.to_thread(cache, config) as kept,
         pull_through(config, kept, metrics) as upstreams,
         search_index(config, fills=fills) as index,
@@ -103,15 +103,15 @@ async def running(
 
 
 @asynccontextmanager
-async def _scanned(config: Config, scans: bytes | None) -> AsyncIterator[LocalContent]:
-    """Local content as long as there are scans of it."""
+async def _scanned(config: Config, scans: bytes | None, *, first: bool) -> AsyncIterator[LocalContent]:
+    """Local content as long as there are scans of it. `first`: of several workers, the one that tells of it."""
     async with AsyncExitStack() as stack:
         if scans is None:
             own = ScanProcess(scan_settings(config))
             stack.push_async_callback(asyncio.to_thread, own.close)
             await asyncio.to_thread(own.start)
             scans = own.address
-        yield await asyncio.to_thread(local_content, config, ScanFeed(scans))
+        yield await asyncio.to_thread(local_content, config, ScanFeed(scans), tells=first)
 
 
 @asynccontextmanager

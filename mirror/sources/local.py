@@ -43,7 +43,10 @@ class Remembered(Protocol):
 
 
 class LocalContent:
-    """A `Source` over layouts and archives. `generation` grows with every new snapshot."""
+    """A `Source` over layouts and archives. `generation` grows with every new snapshot.
+
+    `tells`: whether it logs what every one of several workers finds.
+    """
 
     def __init__(
         self,
@@ -51,11 +54,14 @@ class LocalContent:
         remembered: Remembered,
         generated: GeneratedManifests,
         verify: Verify | None = None,
+        *,
+        tells: bool = True,
     ) -> None:
         self._scans = ScanLoop(scans)
         self._remembered = remembered
         self._generated = generated
         self._verify = verify
+        self._tells = tells
         self._view = View(Library(EMPTY, verify=self._verified), generated)
         self._adoption = Adoption()
         self._told_local_only: frozenset[str] = frozenset()
@@ -251,7 +257,7 @@ class LocalContent:
         self.generation += 1
         event(
             log,
-            logging.INFO if snapshot.adopted else logging.DEBUG,
+            logging.INFO if snapshot.adopted and self._tells else logging.DEBUG,
             "serving",
             repositories=len(snapshot.repositories),
             places=len(snapshot.places),
@@ -262,7 +268,7 @@ class LocalContent:
     def _tell_local_only(self, snapshot: Snapshot) -> None:
         """Names whose requests without a host are never completed from an upstream: who misses a tag should know."""
         names = frozenset(snapshot.plain_names)
-        if snapshot.adopted and names != self._told_local_only:
+        if self._tells and snapshot.adopted and names != self._told_local_only:
             self._told_local_only = names
             shown = ", ".join(sorted(names)[:20]) + (", …" if len(names) > 20 else "")
             event(log, logging.INFO, "local_only_without_a_host", count=len(names), names=shown)
@@ -273,7 +279,7 @@ class LocalContent:
         # Before anybody can see them: a name that was answered once is never forgotten by a crash.
         self._remembered.add(snapshot.plain_names)
         snapshot.prepare(self._view.snapshot)
-        return View(library, self._generated, self._view)
+        return View(library, self._generated, self._view, tells=self._tells)
 
 
 def _standing(origin: Origin, complete: bool) -> Origin:

@@ -8,7 +8,6 @@ one with a path, as JSON, says that its bytes were found to be others than what 
 
 import json
 import logging
-import os
 import queue
 import socket
 import threading
@@ -26,8 +25,6 @@ from mirror.sources.walk import Problem
 
 log = logging.getLogger(__name__)
 
-# Requests come first where both want the same CPU; but for the first scan, which all of them wait for.
-_NICENESS = 5
 # Workers take over what was read while the first look goes on, so many paths at a time.
 _TOLD_TOGETHER = 200
 _SEND_BYTES = 256 * 1024
@@ -89,7 +86,6 @@ class ScanService:
         if not self._told:
             self._told = True
             settle()
-            os.nice(_NICENESS)
         scanner.save()
 
     def _work_on(self, shelf: Shelf, jobs: Sequence[Job]) -> None:

@@ -295,6 +295,14 @@ def test_what_is_wrong_is_said_once_for_all_workers(mirror: MirrorProcess, root:
     wait_until(lambda: served_by_all(mirror, "/v2/team/new/manifests/1"))
     (said,) = mirror.events("skipped")
     assert said["path"] == str(root / "team" / "broken")
+    for number in range(2):
+        content = tar_of(archives.old_docker({"twice:1": [layer(f"twice {number}")]}))
+        write_by_rename(root / f"{number}.tar", content)
+    write(root / "team" / "last", Content(("1",)))
+    wait_until(lambda: served_by_all(mirror, "/v2/team/last/manifests/1"))
+    assert served_by_all(mirror, "/v2/twice/manifests/1")
+    wait_until(lambda: bool(mirror.events("conflict")))
+    assert len(mirror.events("conflict")) == 1
 
 
 @pytest.mark.parametrize("mirror", [2], indirect=True)
