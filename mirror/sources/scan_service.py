@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # Workers take over what was read while the first look goes on, so many paths at a time.
 _TOLD_TOGETHER = 200
+# How long after a look what it read is written down for the next start.
+_CALM_SECONDS = 0.5
 _SEND_BYTES = 256 * 1024
 
 
@@ -50,12 +52,16 @@ class ScanService:
         """Look every `refresh_seconds`, and when asked."""
         while True:
             self._wanted.clear()
+            calm_seconds = min(_CALM_SECONDS, self._refresh_seconds)
             try:
                 self._look()
+                # Requests that waited for the look come first.
+                if not self._wanted.wait(calm_seconds) and self._scanner is not None:
+                    self._scanner.save()
             except Exception:
                 # A look that fails in a way not foreseen must not end all looking; what was found stays.
                 log.exception("scan_failed")
-            self._wanted.wait(self._refresh_seconds)
+            self._wanted.wait(self._refresh_seconds - calm_seconds)
 
     def attend(self, listener: socket.socket, begin: Callable[[], None]) -> Never:
         """Take workers as they come, and tell each. `begin` is called when the first one has come."""
@@ -86,7 +92,6 @@ class ScanService:
         if not self._told:
             self._told = True
             settle()
-        scanner.save()
 
     def _work_on(self, shelf: Shelf, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next look find more."""

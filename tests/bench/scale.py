@@ -81,7 +81,9 @@ class Bench:
             tag_seconds = _served(server, f"/v2/{by_tag}/manifests/v1")
             thread.join()
             used = server.cpu_seconds()
-            return port, tag_seconds, digest_seconds[0], server.wait_catalogued(), used
+            catalogued = server.wait_catalogued()
+            time.sleep(1)  # what was read is written down a moment later
+            return port, tag_seconds, digest_seconds[0], catalogued, used
 
     def _workers(self) -> Iterator[Row]:
         """Cold starts of several workers: what one more costs."""
