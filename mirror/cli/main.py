@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.exit_status
-    logs.set_up(options.log_format or config.log_format)
+    if options.log_format is not None:
+        config = config.model_copy(update={"log_format": options.log_format})
+    logs.set_up(config.log_format)
     try:
         return _run(options, config)
     except BrokenPipeError:
