@@ -14,11 +14,11 @@ from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 
 
-def local_content(config: Config, scans: Scans) -> LocalContent:
-    """Local content, as far as `scans` tell of it. Blocks."""
+def local_content(config: Config, scans: Scans, *, tells: bool) -> LocalContent:
+    """Local content, as far as `scans` tell of it; `tells` as there. Blocks."""
     # Only what looks for changes drops what no archive needs any more.
     verify = scan_settings(config).shelf(tidies=False).verify
-    return LocalContent(scans, remembered(config), generated(config), verify)
+    return LocalContent(scans, remembered(config), generated(config), verify, tells=tells)
 
 
 def generated(config: Config) -> GeneratedManifests:

@@ -1,18 +1,18 @@
 """Search, as configured: the index in the cache's folder, what it is filled from, the extension that answers."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 from mirror.app.local import view_now
+from mirror.app.prepare import SEARCH_FILE, begin_search
 from mirror.app.upstreams import cache
 from mirror.config import Config
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid, ManifestUnknown, NameUnknown
 from mirror.oci.manifest import ManifestLinks
-from mirror.oci.names import Name, Repository, familiar
+from mirror.oci.names import DOCKER_HUB, Host, Name, Repository, familiar
 from mirror.oci.reference import Reference
 from mirror.server.extensions import Extension
 from mirror.server.features import features_endpoint
@@ -24,8 +24,6 @@ from mirror.sources.view import View
 from mirror.store.cache import Cache
 from mirror.store.repository import CachedRepository
 from mirror.store.search import SearchIndex
-
-SEARCH_FILE = "search.db"
 
 
 def extensions(index: SearchIndex) -> Sequence[Extension]:
@@ -40,14 +38,6 @@ def extensions(index: SearchIndex) -> Sequence[Extension]:
 def cached_content(config: Config, kept: Cache) -> Cached:
     """What is cached of the configured upstreams."""
     return Cached(kept.names, kept.blobs.pool.read, frozenset(config.upstreams))
-
-
-def begin_search(config: Config) -> SearchIndex:
-    """The index, of which nobody believes that it is complete: what was served before may be no more. Blocks."""
-    index = SearchIndex(config.cache.path / SEARCH_FILE)
-    with suppress(sqlite3.Error):  # a full disk costs search its truth, not the mirror its start
-        index.complete = False
-    return index
 
 
 @asynccontextmanager
@@ -115,9 +105,7 @@ def _meant(
     config: Config, view: View, kept: Cache, reference: Reference
 ) -> Iterator[tuple[LocalRepository | None, CachedRepository | None]]:
     """What there is by the names that a reference may mean, in the order in which they count."""
-    host = reference.host or config.default_host
-    full = Name(host, Repository(familiar(host, reference.repository)))
-    for name in [full] if reference.host is not None else [Name(None, reference.repository), full]:
+    for name in _names(config, view, reference):
         repository = view.snapshot.repositories.get(name)
         # Where nobody named a host, a stranger's does not answer for what is here.
         is_ours = repository is not None and repository.plain and reference.host is None
@@ -126,6 +114,19 @@ def _meant(
             cached = None
         if repository is not None or cached is not None:
             yield repository, cached
+
+
+def _names(config: Config, view: View, reference: Reference) -> Sequence[Name]:
+    """As `LocalContent.plain_name` reads them."""
+
+    def on(host: Host | None) -> Name:
+        return Name(host, Repository(familiar(host, reference.repository)))
+
+    if reference.host is not None:
+        return [on(reference.host)]
+    read = view.snapshot.repositories.get(on(DOCKER_HUB))
+    local = [read.name] if read is not None and read.plain else []
+    return list(dict.fromkeys([on(None), *local, on(config.default_host)]))
 
 
 def _tagged(

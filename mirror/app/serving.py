@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 from mirror.app.local import generated, local_content
+from mirror.app.prepare import run_folder
 from mirror.app.scanning import own_hosts, scan_settings
-from mirror.app.search import SEARCH_FILE, begin_search, cached_content, extensions, filling, search_index
+from mirror.app.search import cached_content, extensions, filling, search_index
 from mirror.app.slot import Slot
-from mirror.app.upstreams import cache, pull_through, run_folder
+from mirror.app.upstreams import cache, pull_through
 from mirror.config import Config
 from mirror.logs import event
 from mirror.server.access import Access, Everyone
@@ -49,13 +49,6 @@ class Running:
         await self.listener.reload_tls()
 
 
-def prepare(config: Config) -> None:
-    """Once before all workers: what earlier ones shared while they ran is over."""
-    shutil.rmtree(run_folder(config), ignore_errors=True)
-    if (config.cache.path / SEARCH_FILE).exists():
-        begin_search(config).close()
-
-
 @asynccontextmanager
 async def running(
     config: Config,
@@ -73,7 +66,7 @@ async def running(
     metrics = await asyncio.to_thread(_metrics, config, slot)
     fills = slot is None or slot.index == 0
     async with (
-        _scanned(config, scans) as local,
+        _scanned(config, scans, first=fills) as local,
         await asyncio.to_thread(cache, config) as kept,
         pull_through(config, kept, metrics) as upstreams,
         search_index(config, fills=fills) as index,
@@ -110,15 +103,15 @@ async def running(
 
 
 @asynccontextmanager
-async def _scanned(config: Config, scans: bytes | None) -> AsyncIterator[LocalContent]:
-    """Local content as long as there are scans of it."""
+async def _scanned(config: Config, scans: bytes | None, *, first: bool) -> AsyncIterator[LocalContent]:
+    """Local content as long as there are scans of it. `first`: of several workers, the one that tells of it."""
     async with AsyncExitStack() as stack:
         if scans is None:
             own = ScanProcess(scan_settings(config))
             stack.push_async_callback(asyncio.to_thread, own.close)
             await asyncio.to_thread(own.start)
             scans = own.address
-        yield await asyncio.to_thread(local_content, config, ScanFeed(scans))
+        yield await asyncio.to_thread(local_content, config, ScanFeed(scans), tells=first)
 
 
 @asynccontextmanager

@@ -5,8 +5,8 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 
+from mirror.app.prepare import run_folder
 from mirror.app.upstream_events import count_open, observer
 from mirror.config import Config, Upstream
 from mirror.logs import event
@@ -28,11 +28,6 @@ from mirror.upstream.docker_config import DockerConfigCredentials, HelperCredent
 from mirror.upstream.settings import Endpoint, TlsSettings, UpstreamSettings
 
 log = logging.getLogger(__name__)
-
-
-def run_folder(config: Config) -> Path:
-    """What the workers of one mirror share while they run; cleared at start."""
-    return config.cache.path / "run"
 
 
 def cache(config: Config) -> Cache:

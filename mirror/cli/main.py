@@ -70,7 +70,9 @@ def _load_and_run(options: argparse.Namespace) -> int:
 
         return check_config.run(options.config, **overrides, as_json=options.json)
     config = load(options.config, **overrides)
-    logs.set_up(options.log_format or config.log_format)
+    if options.log_format is not None:
+        config = config.model_copy(update={"log_format": options.log_format})
+    logs.set_up(config.log_format)
     return _run(options, config)
 
 

@@ -11,7 +11,7 @@ def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; SIGHUP looks at folders and certificate again. Returns the exit status."""
     _raise_file_limit()
     with ScanProcess(scan_settings(config)) as scans:
-        # Loading the server takes as long as the first scan does, which goes on meanwhile.
+        # Loading all else takes as long as the first scan does, which goes on meanwhile.
         from mirror.cli.workers import serve
 
         return serve(config, scans.address)

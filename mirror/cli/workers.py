@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mirror import logs
-from mirror.app.serving import prepare, running
+from mirror.app.prepare import prepare
 from mirror.app.slot import Slot
 from mirror.cli.supervise import SIGNALS, Supervisor
 from mirror.config import Config
@@ -60,6 +60,9 @@ def _cannot_serve(config: Config, error: OSError) -> int:
 
 
 async def _serve(config: Config, scans: bytes, slot: Slot | None = None) -> None:
+    # Here, since a parent of several workers needs none of it.
+    from mirror.app.serving import running
+
     _share_quickly()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -10,7 +10,10 @@ import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Never
+
+# Young ones at a thousand, those that stayed after ten times as many; all never.
+_YOUNG_ONLY = (1_000, 10, 1_000_000_000)
+_COLLECT_SECONDS = 3600.0
 
 # Young ones at a thousand, those that stayed after ten times as many; all never.
 _YOUNG_ONLY = (1_000, 10, 1_000_000_000)
@@ -40,7 +43,7 @@ def settle() -> None:
     gc.set_threshold(*_YOUNG_ONLY)
 
 
-async def collect() -> Never:
+async def collect() -> None:
     """Look through all objects every hour: what is left in cycles is little, and a look is felt by requests."""
     while True:
         await asyncio.sleep(_COLLECT_SECONDS)

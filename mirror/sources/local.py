@@ -13,7 +13,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import BlobUnknown, ManifestUnknown, NameNotYetKnown, NameUnknown
 from mirror.oci.manifest import Manifest
-from mirror.oci.names import Host, Name, Repository, familiar
+from mirror.oci.names import DOCKER_HUB, Host, Name, Repository, familiar
 from mirror.sources.adoption import Adoption, Stamp, changed
 from mirror.sources.heap import settle, uncollected
 from mirror.sources.library import Library, Verify
@@ -43,7 +43,10 @@ class Remembered(Protocol):
 
 
 class LocalContent:
-    """A `Source` over layouts and archives. `generation` grows with every new snapshot."""
+    """A `Source` over layouts and archives. `generation` grows with every new snapshot.
+
+    `tells`: whether it logs what every one of several workers finds.
+    """
 
     def __init__(
         self,
@@ -51,11 +54,15 @@ class LocalContent:
         remembered: Remembered,
         generated: GeneratedManifests,
         verify: Verify | None = None,
+        *,
+        tells: bool = True,
     ) -> None:
         self._scans = ScanLoop(scans)
         self._remembered = remembered
         self._generated = generated
-        self._view = View(Library(EMPTY, verify=verify), generated)
+        self._verify = verify
+        self._tells = tells
+        self._view = View(Library(EMPTY, verify=self._verified), generated)
         self._adoption = Adoption()
         self._told_local_only: frozenset[str] = frozenset()
         # Whether a scan found changes that are not served yet; it stays so where serving them failed.
@@ -129,15 +136,16 @@ class LocalContent:
         plain = Name(None, repository)
         if plain in self.snapshot.repositories:
             return plain, True
-        if str(plain) in self._remembered:
+        # What names no host itself is written down as Docker reads it, whatever is the default host here.
+        read = Name(DOCKER_HUB, Repository(familiar(DOCKER_HUB, repository)))
+        found = self.snapshot.repositories.get(read)
+        if found is not None and found.plain:
+            return read, True
+        if str(plain) in self._remembered or str(read) in self._remembered:
             return None, True
         if default_host is None:
             return plain, True
-        name = Name(default_host, Repository(familiar(default_host, repository)))
-        found = self.snapshot.repositories.get(name)
-        if found is not None and found.plain:
-            return name, True
-        return (None, True) if str(name) in self._remembered else (name, False)
+        return Name(default_host, Repository(familiar(default_host, repository))), False
 
     async def resolve(self, name: Name, reference: str) -> Found[Manifest]:
         """See `Source.resolve`. A tag's manifest with wrong bytes is passed over for the next newest."""
@@ -236,13 +244,20 @@ class LocalContent:
             settle()
         self._adopted.set()
 
+    def _verified(self, place: Place, digest: Digest) -> bool:
+        """Whether bytes are what an archive claims; where not, what they are part of is withdrawn."""
+        right = self._verify is None or self._verify(place, digest)
+        if not right:
+            self._scans.doubt(place.path)
+        return right
+
     async def _publish(self, library: Library) -> None:
         snapshot = library.snapshot
         self._view = await asyncio.to_thread(self._prepare, library)
         self.generation += 1
         event(
             log,
-            logging.INFO if snapshot.adopted else logging.DEBUG,
+            logging.INFO if snapshot.adopted and self._tells else logging.DEBUG,
             "serving",
             repositories=len(snapshot.repositories),
             places=len(snapshot.places),
@@ -253,7 +268,7 @@ class LocalContent:
     def _tell_local_only(self, snapshot: Snapshot) -> None:
         """Names whose requests without a host are never completed from an upstream: who misses a tag should know."""
         names = frozenset(snapshot.plain_names)
-        if snapshot.adopted and names != self._told_local_only:
+        if self._tells and snapshot.adopted and names != self._told_local_only:
             self._told_local_only = names
             shown = ", ".join(sorted(names)[:20]) + (", …" if len(names) > 20 else "")
             event(log, logging.INFO, "local_only_without_a_host", count=len(names), names=shown)
@@ -264,7 +279,7 @@ class LocalContent:
         # Before anybody can see them: a name that was answered once is never forgotten by a crash.
         self._remembered.add(snapshot.plain_names)
         snapshot.prepare(self._view.snapshot)
-        return View(library, self._generated, self._view)
+        return View(library, self._generated, self._view, tells=self._tells)
 
 
 def _standing(origin: Origin, complete: bool) -> Origin:

@@ -138,6 +138,11 @@ class Scanner:
             self.shelf.tidy(seen.keys())
         return Look(changed, None if same_paths else tuple(seen), frozenset(problems), jobs, self._reads)
 
+    def doubt(self, path: str) -> None:
+        """The next look reads what lies there again, though its file is the same."""
+        if path in self._seen:
+            self._seen[path] = replace(self._seen[path], signature=())
+
     def save(self) -> None:
         """Let the memory have what it has not yet, for the next start."""
         if self.memory is None or not self._save_due:

@@ -32,7 +32,7 @@ class Heard:
 
 
 class ScanFeed:
-    """One thread asks for what is `next`; `ask` and `close` may come from any other."""
+    """One thread asks for what is `next`; all else may come from any other."""
 
     def __init__(self, address: bytes) -> None:
         self._address = address
@@ -56,16 +56,12 @@ class ScanFeed:
 
     def ask(self) -> None:
         """Look now rather than at the next turn. Does not block."""
-        with self._lock:
-            self._asked = True
-            if self._socket is not None:
-                try:
-                    self._socket.send(b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                    self._asked = False
-                except BlockingIOError:
-                    self._asked = False  # so many were asked for that one more makes no difference
-                except OSError:
-                    pass  # asked again when the process is back
+        self._asked = not self._send(b"\n")
+
+    def doubt(self, path: str) -> None:
+        """Read what lies at this path again, though its file is the same: its bytes were found to be others."""
+        # Whoever asks for those bytes while nobody listens brings it up again.
+        self._send(json.dumps(path).encode() + b"\n")
 
     def close(self) -> None:
         """Whoever waits for what is next waits no longer; blocks until that one has gone."""
@@ -75,6 +71,19 @@ class ScanFeed:
                 self._socket.shutdown(socket.SHUT_RDWR)
         with self._hearing:
             self._disconnect()
+
+    def _send(self, line: bytes) -> bool:
+        """Whether it was sent, or need not be: where so much waits to be read, a look is asked for already."""
+        with self._lock:
+            if self._socket is None:
+                return False
+            try:
+                self._socket.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            return True
 
     def _connect(self) -> io.BufferedReader:
         connection = socket.socket(socket.AF_UNIX)

@@ -20,6 +20,7 @@ class Scans(Protocol):
 
     def next(self) -> Heard: ...
     def ask(self) -> None: ...
+    def doubt(self, path: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -39,6 +40,10 @@ class ScanLoop:
     def rescan(self) -> None:
         """Have a look now rather than at the next turn."""
         self._scans.ask()
+
+    def doubt(self, path: str) -> None:
+        """Have what lies at this path read again, though its file is the same."""
+        self._scans.doubt(path)
 
     async def stop(self) -> None:
         """End the following."""

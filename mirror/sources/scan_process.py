@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 _PACKAGES = str(Path(__file__).parents[2])
 _STOP_SECONDS = 5.0
+# Stopping and reloading is for the owner, who ends this process, whomever else the signal was sent to.
+_OWNERS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Where both want the same CPU, the port comes before the first scan, and requests before the others.
+_NICENESS = 5
 # One that ran this long was healthy: its next death is a first one.
 HEALTHY_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 5.0
@@ -147,10 +151,15 @@ class ScanProcess:
             if self._closing.is_set():
                 return
             self._process = None
-            # -P: what lies in the working directory is no module of ours.
-            self._process = subprocess.Popen(  # noqa: S603 the command is ours
-                [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, pass_fds=[self._listener.fileno()]
-            )
+            # Signals to the whole group must not reach it before it ignores them.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OWNERS_SIGNALS)
+            try:
+                # -P: what lies in the working directory is no module of ours.
+                self._process = subprocess.Popen(  # noqa: S603 the command is ours
+                    [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, pass_fds=[self._listener.fileno()]
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         assert self._process.stdin is not None  # noqa: S101 it is a pipe
         with suppress(BrokenPipeError):  # it died at once, as `_keep` will see
             pickle.dump(self._settings, self._process.stdin)
@@ -159,9 +168,10 @@ class ScanProcess:
 
 def serve(descriptor: int) -> Never:
     """The process itself. Its standard input brings the settings, and ends with its owner."""
-    # Stopping and reloading is for the owner, who ends us, whatever else the signal was sent to.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _OWNERS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OWNERS_SIGNALS)
+    os.nice(_NICENESS)
     settings: ScanSettings = pickle.load(sys.stdin.buffer)  # noqa: S301 it comes from our owner
     threading.Thread(target=_end_with_owner, daemon=True).start()
     # A server that cannot start says why, in one line: ours are for one that runs.

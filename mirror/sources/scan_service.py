@@ -2,12 +2,13 @@
 
 A worker connects and hears, line by line, what is new to it: everything at first, then what changed; a slow one skips
 what was outdated meanwhile. After `{"path", "lines"}` come so many lines of the path's document (`place_document`);
-null where it cannot be read. `{"order", "unpacking"}` ends what a look found. Any byte from a worker asks for a look.
+null where it cannot be read. `{"order", "unpacking"}` ends what a look found. A line from a worker asks for a look;
+one with a path, as JSON, says that its bytes were found to be others than what it says of them.
 """
 
 import json
 import logging
-import os
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +25,10 @@ from mirror.sources.walk import Problem
 
 log = logging.getLogger(__name__)
 
-# Requests come first where both want the same CPU; but for the first scan, which all of them wait for.
-_NICENESS = 5
 # Workers take over what was read while the first look goes on, so many paths at a time.
 _TOLD_TOGETHER = 200
+# How long after a look what it read is written down for the next start.
+_CALM_SECONDS = 0.5
 _SEND_BYTES = 256 * 1024
 
 
@@ -39,27 +40,28 @@ class ScanService:
         self._scanner: Scanner | None = None
         self._refresh_seconds = refresh_seconds
         self._wanted = threading.Event()
+        # Whether the first scan has been told.
+        self._told = False
         self._found = _Found()
         self._problems: frozenset[Problem] = frozenset()
         self._working: threading.Thread | None = None
         self._tried: set[Job] = set()
+        self._doubted: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def run(self) -> Never:
         """Look every `refresh_seconds`, and when asked."""
-        first = True
         while True:
             self._wanted.clear()
+            calm_seconds = min(_CALM_SECONDS, self._refresh_seconds)
             try:
-                with uncollected() if first else nullcontext():
-                    self._look()
-                if first:
-                    settle()
-                    os.nice(_NICENESS)
-                first = False
+                self._look()
+                # Requests that waited for the look come first.
+                if not self._wanted.wait(calm_seconds) and self._scanner is not None:
+                    self._scanner.save()
             except Exception:
                 # A look that fails in a way not foreseen must not end all looking; what was found stays.
                 log.exception("scan_failed")
-            self._wanted.wait(self._refresh_seconds)
+            self._wanted.wait(self._refresh_seconds - calm_seconds)
 
     def attend(self, listener: socket.socket, begin: Callable[[], None]) -> Never:
         """Take workers as they come, and tell each. `begin` is called when the first one has come."""
@@ -79,12 +81,17 @@ class ScanService:
     def _look(self) -> None:
         # Where there is no cache folder to be had, there may be one at the next look.
         scanner = self._scanner = self._scanner or self._make_scanner()
-        look = scanner.look(self._found.begin)
+        while not self._doubted.empty():
+            scanner.doubt(self._doubted.get())
+        with nullcontext() if self._told else uncollected():
+            look = scanner.look(self._found.begin)
         self._report(look.problems)
         if scanner.shelf is not None:
             self._work_on(scanner.shelf, look.jobs)
         self._found.publish(look, any(job.unpacks and job not in self._tried for job in look.jobs))
-        scanner.save()
+        if not self._told:
+            self._told = True
+            settle()
 
     def _work_on(self, shelf: Shelf, jobs: Sequence[Job]) -> None:
         """Slow work on archives goes on beside; each piece done makes the next look find more."""
@@ -112,8 +119,10 @@ class ScanService:
                 at = news.at
 
     def _hear(self, worker: "_Worker") -> None:
-        with suppress(OSError):
-            while worker.socket.recv(4096):
+        with suppress(OSError), worker.socket.makefile("rb") as lines:
+            for line in lines:
+                with suppress(ValueError):
+                    self._doubted.put(json.loads(line))
                 self._wanted.set()
         self._found.leave(worker)
 

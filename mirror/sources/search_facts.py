@@ -42,8 +42,8 @@ class FactFinder:
     content: Bytes
     known: Callable[[str], Facts | None]
     found: dict[str, Facts] = field(default_factory=dict)
-    # Whether anything was not there: it may come.
-    is_whole: bool = True
+    # What was not there: it may come.
+    missing: set[Digest] = field(default_factory=set)
 
     def of(self, descriptor: Descriptor) -> Facts | None:
         """Facts of a manifest; None where it is not there, or none."""
@@ -52,7 +52,7 @@ class FactFinder:
             return facts
         content = self.content.read(descriptor, 4 * 1024 * 1024)
         if content is None:
-            self.is_whole = False
+            self.missing.add(descriptor.digest)
             return None
         return self.of_content(descriptor, content)
 
@@ -65,8 +65,6 @@ class FactFinder:
         facts, is_whole = self._facts(links, len(content))
         if is_whole:
             self.found[descriptor.digest] = facts
-        else:
-            self.is_whole = False
         return facts
 
     def below(self, facts: Facts) -> Iterator[Descriptor]:
@@ -90,7 +88,9 @@ class FactFinder:
         config = links.config
         if config is not None and config.media_type in _IMAGE_CONFIGS:
             content = self.content.read(config, MAX_CONFIG_BYTES)
-            is_whole = is_whole and content is not None
+            if content is None:
+                self.missing.add(config.digest)
+                is_whole = False
             document = _object(content)
             platforms[platform_text(document) if isinstance(document.get("architecture"), str) else ""] = None
             dates += _dates(document.get("created"))

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from mirror.oci.digest import Digest
 from mirror.oci.names import Host, Name
 from mirror.sources.library import Library
 from mirror.sources.local import LocalContent
+from mirror.sources.missing import Missing
 from mirror.sources.search_facts import FactFinder
 from mirror.sources.snapshot import LocalRepository
 from mirror.sources.view import View
@@ -84,8 +85,8 @@ class Cached:
         return (name for name in self.names.iterate() if name.host in self.hosts)
 
 
-def local_entries(view: View, repository: LocalRepository, index: SearchIndex) -> tuple[list[Entry], bool]:
-    """The rows of a local repository, and whether nothing that it lists was missing. Blocks: reads manifests."""
+def local_entries(view: View, repository: LocalRepository, index: SearchIndex) -> tuple[list[Entry], Set[Digest]]:
+    """The rows of a local repository, and which manifests and configs it lacks. Blocks: reads manifests."""
     finder = FactFinder(_LocalBytes(view.library, repository), index.facts)
     entries: list[Entry] = []
     tagged: set[Digest] = set()
@@ -96,7 +97,7 @@ def local_entries(view: View, repository: LocalRepository, index: SearchIndex) -
         else:
             meaning = view.resolve(repository, tag)
             if meaning is None:
-                finder.is_whole = False
+                finder.missing.add(descriptor.digest)
                 continue
             manifest = meaning.manifest
             descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.content))
@@ -106,7 +107,7 @@ def local_entries(view: View, repository: LocalRepository, index: SearchIndex) -
             entries.append(Entry(tag, descriptor.digest, facts))
     entries += _untagged(finder, tagged, [candidate.descriptor for candidate in repository.roots.values()])
     index.keep_facts(finder.found)
-    return entries, finder.is_whole
+    return entries, finder.missing
 
 
 def _untagged(finder: FactFinder, tagged: Collection[Digest], roots: Sequence[Descriptor]) -> Iterator[Entry]:
@@ -139,7 +140,7 @@ def cached_entries(cached: Cached, name: Name, index: SearchIndex) -> tuple[list
             seen_ms = int(record.fetched_at * 1000) or None
             entries.append(Entry(record.tag or "", record.descriptor.digest, facts, seen_ms))
     index.keep_facts(finder.found)
-    return entries, finder.is_whole
+    return entries, not finder.missing
 
 
 class SearchFiller:
@@ -152,6 +153,7 @@ class SearchFiller:
         self._known: dict[Name, tuple[LocalRepository | None, Any]] = {}
         self._stamps: dict[Name, Any] = {}
         self._incomplete: set[Name] = set()
+        self._missing = Missing()
         self._failing = False
         self._walk_seconds = 0.0
 
@@ -204,6 +206,7 @@ class SearchFiller:
             spent = await asyncio.to_thread(self._take_turn, view, waiting)
             await asyncio.sleep(spent / 2)
         await asyncio.to_thread(self._finish)
+        self._missing.tell()
 
     def _take_turn(self, view: View, waiting: list[Name]) -> float:
         began = time.monotonic()
@@ -234,8 +237,9 @@ class SearchFiller:
             found, is_whole = cached_entries(self._cached, name, self._index)
             entries = {(entry.tag, entry.digest): entry for entry in found}
         if repository is not None:
-            found, was_whole = local_entries(view, repository, self._index)
-            is_whole = is_whole and was_whole
+            found, missing = local_entries(view, repository, self._index)
+            self._missing.put(repository, missing)
+            is_whole = is_whole and not missing
             tags = {entry.tag for entry in found if entry.tag}
             # A local tag hides an upstream's of the same name, and what it names has a tag.
             entries = {key: entry for key, entry in entries.items() if key[0] not in tags}
@@ -244,6 +248,8 @@ class SearchFiller:
         self._index.put(str(name), [e for (tag, digest), e in entries.items() if tag or digest not in tagged])
         if not is_whole:
             self._incomplete.add(name)
+        else:
+            self._missing.drop(name)
         if repository is None and stamp is None:
             self._known.pop(name, None)
         else:

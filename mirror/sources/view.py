@@ -37,12 +37,18 @@ log = logging.getLogger(__name__)
 
 
 class View:
-    """Blocks, and may be asked from any thread. What was learnt moves on to the next snapshot where it holds."""
+    """Blocks, and may be asked from any thread. What was learnt moves on to the next snapshot where it holds.
 
-    def __init__(self, library: Library, generated: GeneratedManifests, before: "View | None" = None) -> None:
+    `tells`: whether conflicts are logged; not by every one of several workers.
+    """
+
+    def __init__(
+        self, library: Library, generated: GeneratedManifests, before: "View | None" = None, *, tells: bool = True
+    ) -> None:
         self.library = library
         self.snapshot = library.snapshot
         self._generated = generated
+        self._tells = tells
         self._lock = threading.Lock()
         # Explored repositories and joined tags: bounded by count; what is dropped is found anew when asked.
         self._reaches: LRUCache[Name, Reach] = LRUCache(5_000)
@@ -115,7 +121,7 @@ class View:
         joined = coalesce(self.library, candidates)
         if joined is None:
             return None
-        for conflict in joined.conflicts:
+        for conflict in joined.conflicts if self._tells else ():
             self._warn(repository.name, tag, conflict)
         if joined.content is not None:
             digest = self._generated.put(joined.content)

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.server_process import MIRROR
 
 PATIENCE_SECONDS = 120.0
+_QUIET_CPU_SECONDS = 0.03
 _TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -61,6 +62,24 @@ class Server:
             if self.seconds() > PATIENCE_SECONDS:
                 raise AssertionError("never catalogued")
         return self.seconds()
+
+    def wait_ready(self) -> float:
+        """Seconds from the start until every worker serves."""
+        self.wait_port()
+        while self.get("/readyz")[0] != 200:
+            if self.seconds() > PATIENCE_SECONDS:
+                raise AssertionError("never ready")
+            time.sleep(0.005)
+        return self.seconds()
+
+    def wait_quiet(self) -> None:
+        """Back when nothing goes on any more: search has been filled."""
+        used = -1.0
+        while self.cpu_seconds() - used > _QUIET_CPU_SECONDS:
+            if self.seconds() > 4 * PATIENCE_SECONDS:
+                raise AssertionError("never quiet")
+            used = self.cpu_seconds()
+            time.sleep(3)  # long enough that a busy machine lets it run at all
 
     def family(self) -> list[int]:
         """The server's process and its children."""

@@ -52,7 +52,7 @@ class Bench:
         self._names = sorted(f"{path.parent.name}/{path.name}" for path in self._layouts.glob("*/*"))
 
     def run(self, only: Sequence[str]) -> Iterator[Row]:
-        parts = {"starts": self._starts, "rescans": self._rescans, "tags": self._tags}
+        parts = {"starts": self._starts, "workers": self._workers, "rescans": self._rescans, "tags": self._tags}
         parts |= {"archives": self._archives, "ls": self._ls}
         for name in only or parts:
             yield from parts[name]()
@@ -81,7 +81,18 @@ class Bench:
             tag_seconds = _served(server, f"/v2/{by_tag}/manifests/v1")
             thread.join()
             used = server.cpu_seconds()
-            return port, tag_seconds, digest_seconds[0], server.wait_catalogued(), used
+            catalogued = server.wait_catalogued()
+            time.sleep(1)  # what was read is written down a moment later
+            return port, tag_seconds, digest_seconds[0], catalogued, used
+
+    def _workers(self) -> Iterator[Row]:
+        """Cold starts of several workers: what one more costs."""
+        for count in (1, 2, 4):
+            cache = self._work / f"cache-workers-{count}"
+            with serving(self._work, self._layouts, cache, "--workers", str(count)) as server:
+                yield Row(f"workers, {count}: all ready, cold", server.wait_ready(), "s")
+                yield Row(f"workers, {count}: CPU until then", server.cpu_seconds(), "s")
+                yield Row(f"workers, {count}: memory of all processes", server.memory_bytes() / MIB, "MiB")
 
     def _digest(self, name: str) -> str:
         index = json.loads((self._layouts / name / "index.json").read_bytes())
@@ -90,6 +101,7 @@ class Bench:
     def _rescans(self) -> Iterator[Row]:
         with serving(self._work, self._layouts, self._work / "cache") as server:
             server.wait_catalogued()
+            server.wait_quiet()
             yield Row("memory, catalogued", server.memory_bytes() / MIB, "MiB", 250)
             some = shuffled(self._names, min(2_000, len(self._names)), 7)
             latencies(server, [f"/v2/{name}/manifests/v0" for name in some])
@@ -238,7 +250,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure the server on what tests.bench.generate wrote")
     parser.add_argument("content", type=Path)
     parser.add_argument("--repeats", type=int, default=3, help="starts of each kind")
-    parser.add_argument("--only", nargs="+", choices=["starts", "rescans", "tags", "archives", "ls"], default=())
+    parser.add_argument(
+        "--only", nargs="+", choices=["starts", "workers", "rescans", "tags", "archives", "ls"], default=()
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mirror-scale-") as work:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.content import LayoutWriter, describe
 from tests.running import Client, get, wait_until
-from tests.server_process import MIRROR, MirrorProcess
+from tests.server_process import MIRROR, STOP_SECONDS, MirrorProcess
 
 MIB = 1024 * 1024
 LAYER = bytes(32 * MIB)
@@ -294,3 +294,18 @@ def test_a_cache_that_cannot_be_made_is_exit_status_2_and_a_line_that_names_it(t
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert str(tmp_path / "file" / "cache") in json.loads(line)["reason"]
+
+
+def test_the_form_of_log_lines_is_that_of_every_process(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [str(MIRROR), "serve", "--listen", "127.0.0.1:0", "--workers", "2", "--log-format", "text"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=file, cwd=tmp_path)
+    try:
+        # The parent's, the workers' and the scan process's.
+        words = ("starting_workers", "listening", "skipped")
+        wait_until(lambda: all(word in log.read_text() for word in words), "each has said something")
+    finally:
+        process.terminate()
+        assert process.wait(STOP_SECONDS) == 0
+    assert not [line for line in log.read_text().splitlines() if line.startswith("{")]

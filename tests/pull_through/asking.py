@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mirror.app.serving import prepare
+from mirror.app.prepare import prepare
 from mirror.config import load
 from mirror.oci.digest import Digest
 from mirror.oci.manifest import ManifestLinks

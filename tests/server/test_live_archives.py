@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import urllib.request
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import zstandard
 
 from mirror.oci.digest import Digest
-from tests.server_process import MirrorProcess
+from tests.server_process import MIRROR, MirrorProcess
 from tests.serving import Mirror, serving, until
 from tests.sources import archives
 from tests.sources.archives import layer, packed, tar_of
@@ -139,9 +140,10 @@ async def test_remembered_names_are_404_for_plain_requests_also_after_a_restart(
 
 
 @pytest.mark.parametrize("claim", ["diff_id", "name"])
-async def test_what_a_saved_image_claims_wrongly_is_404_with_a_log_line(
-    tmp_path: Path, files: Path, claim: str, caplog: pytest.LogCaptureFixture
+async def test_an_image_whose_layer_proves_wrong_is_withdrawn_with_a_log_line(
+    tmp_path: Path, files: Path, claim: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The bytes are hashed when they are first asked for: none of them is sent, and the image is no more."""
     wrong = layer("wrong!")
     if claim == "diff_id":
         saved_files = dict(archives.podman(["localhost/team/app:1"], [BASE]))
@@ -152,12 +154,34 @@ async def test_what_a_saved_image_claims_wrongly_is_404_with_a_log_line(
         saved_files[f"{archives.sha256(packed(BASE))}.tar.gz"] = packed(wrong)
         digest = Digest.of(packed(BASE))
     put(files / "app.tar", tar_of(saved_files))
+    put(files / "other.tar", saved(layer("other"), tag="localhost/team/other:1"))
     async with serving(tmp_path / "mirror", layouts=[files]) as mirror:
-        for _ in range(2):
-            answer = await mirror.get(f"{APP}/blobs/{digest}")
-            assert (answer.status, answer.code) == (404, "BLOB_UNKNOWN")
+        manifest = await digest_of(mirror, f"{APP}/manifests/1")
+        answer = await mirror.get(f"{APP}/blobs/{digest}")
+        assert (answer.status, answer.code) == (404, "BLOB_UNKNOWN")
         said = [record.__dict__["fields"] for record in caplog.records if record.message == "blob_not_served"]
         assert [one["path"] for one in said] == [str(files / "app.tar")]
+        while (answer := await mirror.get(f"{APP}/manifests/1")).status != 404:
+            assert answer.headers["Docker-Content-Digest"] == manifest
+        assert (await mirror.get(f"{APP}/manifests/{manifest}")).status == 404
+        assert await digest_of(mirror, "/v2/team/other/manifests/1")
+        err = ""
+        while '"skipped"' not in err:
+            err += capfd.readouterr().err
+        assert str(files / "app.tar") in err
+        assert "is not the sha256:" in err
+    listed = await asyncio.to_thread(ls, files, mirror.cache)
+    assert listed.returncode == 1
+    assert f"skipped: {files}/app.tar: " in listed.stderr
+    assert "team/app" not in listed.stdout
+    # Nor does the next start bring it back.
+    async with serving(tmp_path / "mirror", layouts=[files]) as mirror:
+        assert (await mirror.get(f"{APP}/manifests/1")).status == 404
+
+
+def ls(files: Path, cache: Path) -> "subprocess.CompletedProcess[str]":
+    command = [str(MIRROR), "ls", "--layouts", str(files), "--cache", str(cache)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cache)
 
 
 def test_names_in_an_archive_that_is_being_unpacked_are_503_and_then_served(tmp_path: Path, files: Path) -> None:

@@ -1,5 +1,6 @@
 """Which repository a request means: the design's "Names", sentence by sentence."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -291,6 +292,31 @@ async def test_the_default_host_is_what_the_configuration_says(
         answer = await mirror.get(f"/v2/{target}/manifests/1")
         assert answer.status == status
         assert "OCI-Namespace" not in answer.headers
+
+
+@pytest.mark.parametrize("default_host", [None, "quay.io", "docker.io"])
+async def test_a_full_name_without_a_host_answers_plain_requests_whatever_the_default_host(
+    tmp_path: Path, default_host: str | None
+) -> None:
+    """`docker save` writes `team/app:1`: its canonical name is docker.io's, and nobody said docker.io."""
+    layout = LayoutWriter(tmp_path / "layouts" / "saved")
+    image = layout.image([b"mine"])
+    layout.tag(image, "team/web:1").tag(image, "legacy:1").save()
+    others = write(tmp_path / "layouts", ["quay.io/team/web", "quay.io/legacy"])
+    config = {"default_host": default_host, "upstreams": {"quay.io": {"offline": True}}}
+    async with serving(tmp_path / "mirror", config, layouts=[tmp_path / "layouts"]) as mirror:
+        for target in ("team/web", "legacy", "docker.io/team/web", "docker.io/library/legacy"):
+            answer = await mirror.get(f"/v2/{target}/manifests/1")
+            assert (answer.status, answer.headers["Docker-Content-Digest"]) == (200, image.digest)
+            # Nothing but local content is asked.
+            other = await mirror.get(f"/v2/{target}/manifests/2")
+            assert other.status == 404
+        found = await mirror.get("/v2/quay.io/team/web/manifests/1")
+        assert Digest(found.headers["Docker-Content-Digest"]) in others
+        shutil.rmtree(layout.path)
+        await mirror.refresh()
+        for target in ("team/web", "legacy"):
+            assert (await mirror.get(f"/v2/{target}/manifests/1")).status == 404, "never the default host's"
 
 
 async def test_vary_is_on_every_answer_of_the_api(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.oci.media_types import OCI_MANIFEST
 from tests.content import LayoutWriter, bare, describe
-from tests.serving import DEADLINE_SECONDS, Mirror, serving
+from tests.serving import DEADLINE_SECONDS, Mirror, serving, until
 
 
 async def status(mirror: Mirror, path: str) -> int:
@@ -98,6 +99,31 @@ async def served(mirror: Mirror, target: str) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while (await mirror.get(target)).status != 200:
             pass
+
+
+async def test_what_is_missing_is_said_in_one_line_for_each_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    writer = LayoutWriter(tmp_path / "layouts" / "place")
+    children = [describe(name, OCI_MANIFEST) for name in (b"one", b"two")]
+    writer.tag(writer.index(children), "1").tag(writer.index(children[:1]), "other/name:2").save()
+    whole = LayoutWriter(tmp_path / "layouts" / "whole")
+    whole.tag(whole.image(), "1").save()
+
+    def said() -> list[tuple[str, int]]:
+        fields = [one.__dict__["fields"] for one in caplog.records if one.message == "incomplete"]
+        return [(one["path"], one["missing"]) for one in fields]
+
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        await until(lambda: said() == [(str(writer.path), 2)])
+        whole.tag(whole.image([b"2"]), "2").save()
+        await mirror.refresh()
+        assert await status(mirror, "whole/manifests/2") == 200
+        writer.blob(b"one", OCI_MANIFEST)
+        writer.tag(writer.image(), "3").save()
+        await mirror.refresh()
+        await until(lambda: said() == [(str(writer.path), 2), (str(writer.path), 1)])
 
 
 async def test_a_tag_whose_manifest_arrives_later_is_served_then(tmp_path: Path) -> None:

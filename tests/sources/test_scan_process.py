@@ -1,5 +1,6 @@
 """One scan process for all workers: what it finds and tells, how it comes back, how it ends."""
 
+import gzip
 import os
 import signal
 import socket
@@ -14,9 +15,12 @@ import pytest
 from mirror.sources.place import Place
 from mirror.sources.scan_feed import Heard, ScanFeed, ScansEnded
 from mirror.sources.scan_process import ScanProcess, ScanSettings
+from tests.content import write_by_rename
 from tests.running import get
 from tests.server_process import MirrorProcess
 from tests.serving import DEADLINE_SECONDS
+from tests.sources import archives
+from tests.sources.archives import layer, tar_of
 from tests.sources.scans import Content, settings_of, write, write_all
 
 
@@ -291,6 +295,22 @@ def test_what_is_wrong_is_said_once_for_all_workers(mirror: MirrorProcess, root:
     wait_until(lambda: served_by_all(mirror, "/v2/team/new/manifests/1"))
     (said,) = mirror.events("skipped")
     assert said["path"] == str(root / "team" / "broken")
+    for number in range(2):
+        content = tar_of(archives.old_docker({"twice:1": [layer(f"twice {number}")]}))
+        write_by_rename(root / f"{number}.tar", content)
+    write(root / "team" / "last", Content(("1",)))
+    wait_until(lambda: served_by_all(mirror, "/v2/team/last/manifests/1"))
+    assert served_by_all(mirror, "/v2/twice/manifests/1")
+    wait_until(lambda: bool(mirror.events("conflict")))
+    assert len(mirror.events("conflict")) == 1
+
+
+@pytest.mark.parametrize("mirror", [2], indirect=True)
+def test_a_compressed_archive_is_unpacked_once_for_all_workers(mirror: MirrorProcess, root: Path) -> None:
+    content = tar_of(archives.old_docker({"packed:1": [layer("packed")]}))
+    write_by_rename(root / "packed.tar.gz", gzip.compress(content))
+    wait_until(lambda: served_by_all(mirror, "/v2/packed/manifests/1"))
+    assert len(mirror.events("unpacked")) == 1
 
 
 def served_by_all(mirror: MirrorProcess, target: str) -> bool:
