@@ -41,8 +41,7 @@ def read_index(
     if not isinstance(listed, list):
         raise LayoutBroken(f"index.json: manifests is {type(listed).__name__}, expected a list")
     descriptors: dict[Digest, Descriptor] = {}
-    # Each naming once, in order: one manifest may have every tag of a large repository.
-    namings: dict[Digest, dict[Naming, None]] = {}
+    namings: dict[Digest, list[Naming]] = {}
     problems: list[str] = []
     for document in listed:
         try:
@@ -54,10 +53,15 @@ def read_index(
         tags = repo_tags.get(descriptor.digest, ()) if repo_tags else ()
         found, wrong = namer.namings(string_map(document.get("annotations")), tags, place)
         descriptor = descriptors.setdefault(descriptor.digest, descriptor)
-        namings.setdefault(descriptor.digest, {}).update(dict.fromkeys(found))
+        namings.setdefault(descriptor.digest, []).extend(found)
         problems.extend(f"index.json: {reason} ({descriptor.digest})" for reason in wrong)
-    entries = tuple(Entry(descriptor, tuple(namings[digest])) for digest, descriptor in descriptors.items())
-    return entries, tuple(problems)
+    entries = [Entry(descriptor, _once(namings[digest])) for digest, descriptor in descriptors.items()]
+    return tuple(entries), tuple(problems)
+
+
+def _once(namings: Sequence[Naming]) -> tuple[Naming, ...]:
+    """Each once, in order: one manifest may have every tag of a large repository, nearly all have one."""
+    return tuple(namings if len(namings) < 2 else dict.fromkeys(namings))
 
 
 def blob_path(layout: str, digest: Digest) -> str:

@@ -21,6 +21,9 @@ _ITEMS_A_LINE = 500
 
 Json = Any
 
+# Kept: `json.dumps` makes an encoder each time that it is not asked for its own form.
+_text = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def write_places(places: Iterable[Place]) -> str:
     """A document; the empty one is of no places."""
@@ -117,7 +120,3 @@ def _pieces(items: Sequence[Json]) -> list[Sequence[Json]]:
 def _items(lines_wanted: int, lines: Iterator[str]) -> Iterator[Json]:
     for _ in range(lines_wanted):
         yield from json.loads(next(lines))
-
-
-def _text(document: Json) -> str:
-    return json.dumps(document, separators=(",", ":"))
