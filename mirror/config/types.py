@@ -119,6 +119,7 @@ def timeout_seconds(value: Any) -> float:
 
 
 def address(value: Any) -> Address:
+    """`host:port`, the host of an IPv6 address in brackets. Raises Expected."""
     host, colon, port = text(value).rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     is_ipv6 = bare != host

@@ -150,6 +150,7 @@ class _Families(Collector):
         self._values = values
 
     def collect(self) -> Iterable[Metric]:
+        """See prometheus-client's `Collector`."""
         for name, (text, labels) in COUNTERS.items():
             counter = CounterMetricFamily(name, text, labels=labels)
             for key, value in sorted(self._values.get(name, {}).items()):

@@ -106,6 +106,7 @@ class _Reader:
         self._manifests_left = _MAX_MANIFESTS_READ
 
     def read(self) -> ArchiveContents:
+        """All that the archive holds; what is wrong in it is told among the problems."""
         folders = find_folders(self._tar.index)
         places = tuple(place for name in sorted(folders) if (place := self._place(name, folders[name])) is not None)
         problems = list(self._tar.index.problems)

@@ -145,6 +145,7 @@ class _Builder:
         self._unsaid = 0
 
     def add(self, header: Header) -> None:
+        """Take in the next member. Raises ArchiveInvalid beyond the bounds of an index."""
         self._members += 1
         self._names_bytes += len(header.name) + len(header.link_name)
         if self._members > self._max_members or self._names_bytes > MAX_ALL_NAMES_BYTES:

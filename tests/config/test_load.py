@@ -180,7 +180,7 @@ def test_a_file_without_end_is_an_error() -> None:
 def test_a_config_is_frozen_and_travels_to_other_processes(read: Load) -> None:
     config = read("{layouts: [a], upstreams: {quay.io: {username: a, password: b, allow_anonymous: true}}}")
     with pytest.raises(ValidationError, match="frozen"):
-        config.workers = 2  # type: ignore[misc]
+        config.workers = 2  # type: ignore[misc]  # that it cannot be is the test
     copy = pickle.loads(pickle.dumps(config))  # noqa: S301  our own bytes
     assert isinstance(copy, Config)
     assert copy == config
