@@ -21,12 +21,10 @@ from types import FrameType
 from mirror.app.slot import Slot
 from mirror.config import Address, Config
 from mirror.logs import event
+from mirror.sources.pauses import failures_now, pause_seconds
 
 log = logging.getLogger(__name__)
 
-# A worker that ran this long was healthy: its next death is a first one.
-HEALTHY_SECONDS = 10.0
-MAX_PAUSE_SECONDS = 5.0
 # Beyond the graceful end's own bound.
 KILL_AFTER_SECONDS = 5.0
 WRONG_USE = 2
@@ -110,7 +108,7 @@ class Supervisor:
             # The address or the configuration: no other try would end otherwise.
             self._stop(signal.SIGTERM, None)
             return status
-        failures = worker.failures + 1 if time.monotonic() - worker.started < HEALTHY_SECONDS else 1
+        failures = failures_now(worker.failures, worker.started)
         pause = pause_seconds(failures)
         event(log, logging.ERROR, "worker_died", worker=index, exit_status=status, again_in_seconds=pause)
         self._due[index] = (time.monotonic() + pause, failures)
@@ -133,11 +131,6 @@ class Supervisor:
         for worker in self._workers.values():
             if worker.process.exitcode is None and worker.process.pid is not None:
                 os.kill(worker.process.pid, number)
-
-
-def pause_seconds(failures: int) -> float:
-    """How long to wait after this many deaths in a row."""
-    return min(MAX_PAUSE_SECONDS, 0.1 * 2.0 ** min(failures - 1, 16))
 
 
 @contextmanager

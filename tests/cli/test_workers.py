@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cli.supervise import MAX_PAUSE_SECONDS, pause_seconds
 from tests.cli.test_serve import LAYER, TARGET, exit_status, run
 from tests.content import LayoutWriter
 from tests.running import Client, get, wait_until
@@ -69,11 +68,6 @@ def test_a_dead_worker_is_started_again_and_the_mirror_is_not_ready_until_it_ser
     wait_until(lambda: mirror.status("/readyz") == 200, "both serve again")
     assert victim not in workers(mirror)
     assert len(workers(mirror)) == 2
-
-
-def test_pauses_between_tries_grow_and_end() -> None:
-    assert [pause_seconds(failures) for failures in (1, 2, 3)] == [0.1, 0.2, 0.4]
-    assert pause_seconds(100_000) == MAX_PAUSE_SECONDS
 
 
 def test_sighup_reaches_every_worker(tmp_path: Path, layouts: Path) -> None:
