@@ -10,8 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -19,6 +18,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from mirror.app.slot import Slot
+from mirror.cli.signals import held
 from mirror.config import Address, Config
 from mirror.logs import event
 from mirror.sources.pauses import failures_now, pause_seconds
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 # Beyond the graceful end's own bound.
 KILL_AFTER_SECONDS = 5.0
 WRONG_USE = 2
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 WorkerMain = Callable[[Config, Slot], int]
@@ -64,7 +63,7 @@ class Supervisor:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._forward)
         event(log, logging.INFO, "starting_workers", count=len(self._due), listen=str(self._config.listen))
-        with _held():
+        with held():
             # At its start it would let signals through again, for the first worker too.
             resource_tracker.ensure_running()
         status = 0
@@ -86,7 +85,7 @@ class Supervisor:
             process = self._context.Process(
                 target=_begin, args=(self._worker_main, self._config, slot), name=f"worker {index}"
             )
-            with _held():
+            with held():
                 process.start()
             del self._due[index]
             self._add(index, _Worker(process, now, failures))
@@ -131,16 +130,6 @@ class Supervisor:
         for worker in self._workers.values():
             if worker.process.exitcode is None and worker.process.pid is not None:
                 os.kill(worker.process.pid, number)
-
-
-@contextmanager
-def _held() -> Iterator[None]:
-    """Whoever is started within holds signals back until it listens to them, rather than being killed by one."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _begin(worker_main: WorkerMain, config: Config, slot: Slot) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from mirror import logs
 from mirror.app.serving import prepare, running
 from mirror.app.slot import Slot
-from mirror.cli.supervise import SIGNALS, Supervisor
+from mirror.cli import signals
+from mirror.cli.supervise import Supervisor
 from mirror.config import Config
 from mirror.logs import event
 
@@ -68,8 +69,7 @@ async def _serve(config: Config, scans: bytes, slot: Slot | None = None) -> None
         loop.add_signal_handler(number, stop.set)
     # Before there is anything to read again, SIGHUP must not end the process, as it does by default.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    # A worker begins with them held back.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signals.let_through()
     if slot is not None:
         # The pipe says nothing; it ends when the parent does, however that ends.
         loop.add_reader(slot.parent.fileno(), stop.set)
