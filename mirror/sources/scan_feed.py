@@ -45,7 +45,7 @@ class ScanFeed:
         self._closed = False
 
     def next(self) -> Heard:
-        """What the next look found; waits for it. Raises ScansEnded, or ValueError, KeyError or the like for nonsense;
+        """What the next look found; waits for it. Raises ScansEnded, or ValueError, KeyError or else for nonsense;
         after any of them the next call begins anew.
         """
         with self._hearing:
