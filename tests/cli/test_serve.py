@@ -314,3 +314,26 @@ def test_a_cache_that_cannot_be_made_is_exit_status_2_and_a_line_that_names_it(t
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert str(tmp_path / "file" / "cache") in json.loads(line)["reason"]
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end(
+    tmp_path: Path, layouts: Path, count: str
+) -> None:
+    (tmp_path / "config.yaml").write_text("{layouts: [layouts], access_log: true}")
+    command = [str(MIRROR), "serve", "--listen", "127.0.0.1:0", "--workers", count, "--log-format", "json"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as mirror:
+        assert mirror.stderr is not None
+        said: dict[str, str] = {}
+        while said.get("event") != "listening":
+            said = json.loads(mirror.stderr.readline())
+        # More than a pipe and its reader take.
+        with Client(said["url"].removeprefix("http://")) as client:
+            for _ in range(2_000):
+                client.ask("/v2/", headers={"OCI-REF-NAME": "docker.io/library/ubuntu"})
+                assert client.reply().status == 200
+        mirror.send_signal(signal.SIGTERM)
+        try:
+            assert mirror.wait(30) == 0
+        finally:
+            mirror.kill()
