@@ -71,8 +71,7 @@ async def _serve(config: Config, scans: bytes, slot: Slot | None = None) -> None
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     signals.let_through()
     if slot is not None:
-        # The pipe says nothing; it ends when the parent does, however that ends.
-        loop.add_reader(slot.parent.fileno(), stop.set)
+        _stop_with(slot.parent.fileno(), stop)
     async with running(config, slot, scans=scans) as mirror:
 
         def reload() -> None:
@@ -83,6 +82,18 @@ async def _serve(config: Config, scans: bytes, slot: Slot | None = None) -> None
         loop.add_signal_handler(signal.SIGHUP, reload)
         await stop.wait()
         event(log, logging.INFO, "stopping")
+
+
+def _stop_with(pipe: int, stop: asyncio.Event) -> None:
+    """The parent's pipe says nothing; it ends when the parent does, however that ends."""
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        # The end can be read again and again: that would keep a processor busy until the last answer is sent.
+        loop.remove_reader(pipe)
+        stop.set()
+
+    loop.add_reader(pipe, end)
 
 
 def _share_quickly() -> None:

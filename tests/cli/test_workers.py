@@ -123,6 +123,37 @@ def test_workers_end_when_their_parent_is_killed(mirror: MirrorProcess) -> None:
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "none is left")
 
 
+def test_a_worker_whose_parent_was_killed_sends_what_it_began_and_works_no_more_than_that(tmp_path: Path) -> None:
+    write(tmp_path / "layouts", "app", LAYER)
+    (tmp_path / "config.yaml").write_text("{layouts: [layouts], workers: 2, shutdown_timeout: 3s}")
+    with MirrorProcess(tmp_path / "mirror.log", cwd=tmp_path) as mirror:
+        left = workers(mirror)
+        with Client(mirror.host, receive_buffer_bytes=65536) as client:
+            client.ask(TARGET)
+            assert client.head().status == 200
+            before = sum(map(processor_seconds, left))
+            os.kill(mirror.pid, signal.SIGKILL)
+            assert exit_status(mirror) == -signal.SIGKILL
+            wait_until(lambda: sum(Path(f"/proc/{pid}").exists() for pid in left) == 1, "the idle one ends")
+            used: list[float] = []
+
+            def is_gone() -> bool:
+                used.append(sum(map(processor_seconds, left)))
+                return not used[-1]
+
+            wait_until(is_gone, "the other one gives up")
+        assert max(used) - before < 1
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used of a processor; 0 where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("count", ["1", "2", "auto"])
 def test_a_port_in_use_is_one_line_and_exit_status_2(tmp_path: Path, count: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
