@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_serve import LAYER, TARGET, exit_status, run
+from tests.cli.test_serve import LAYER, TARGET, exit_status, run, signal_all
 from tests.content import LayoutWriter
 from tests.running import Client, get, wait_until
 from tests.server_process import MirrorProcess
@@ -102,18 +102,11 @@ def test_a_stop_finishes_what_is_being_sent(tmp_path: Path, number: signal.Signa
 def test_a_signal_to_all_processes_while_workers_start_kills_none(
     tmp_path: Path, layouts: Path, number: signal.Signals, wait_seconds: float
 ) -> None:
-    """As Ctrl-C in a terminal does it."""
     mirror = MirrorProcess(tmp_path / "mirror.log", *TWO, cwd=tmp_path)
     mirror.begin()
     wait_until(lambda: bool(mirror.events("starting_workers")), "the parent is there")
     time.sleep(wait_seconds)
-    os.killpg(mirror.pid, number)
-    if number == signal.SIGHUP:
-        mirror.wait_ready()
-        assert mirror.stop() == 0
-    assert exit_status(mirror) == 0
-    assert "Traceback" not in mirror.log.read_text()
-    assert not [event for event in mirror.events() if event["level"] == "error"]
+    signal_all(mirror, number)
 
 
 def test_workers_end_when_their_parent_is_killed(mirror: MirrorProcess) -> None:
