@@ -3,13 +3,15 @@
 import atexit
 import json
 import logging
+import os
 import queue
 import select
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Literal
 
 Format = Literal["auto", "text", "json"]
@@ -17,6 +19,10 @@ Format = Literal["auto", "text", "json"]
 Row = tuple[float, tuple[Any, ...]]
 # What a row's fields look like is kept for so many different ones.
 _KNOWN_ROWS = 4_096
+# So many lines wait, some 20 MB, for whoever reads them slowly or not at all; more are lost, and counted.
+WAITING_LINES = 50_000
+# So long they are waited for at exit: a terminal that was stopped, or a full pipe, holds nobody up for ever.
+_LEAVE_SECONDS = 2.0
 
 
 def event(log: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
@@ -32,34 +38,91 @@ def events(log: logging.Logger, level: int, name: str, keys: Sequence[str], rows
 def set_up(form: Format = "auto", level: int = logging.INFO) -> None:
     """Send every log line to standard error, in the form asked for: `auto` is text on a terminal, else JSON.
 
-    Lines are written by a thread: whoever reads them slowly must not hold up answers. What waits is written at exit.
+    Lines are written by a thread: whoever reads them slowly must not hold up answers. What waits is written at exit,
+    where it is taken.
     """
     prepare(form, level)()
 
 
 def prepare(form: Format = "auto", level: int = logging.INFO) -> Callable[[], None]:
     """As `set_up`, but that lines are kept until what is given back is called."""
-    handler = WholeLines(sys.stderr)
+    handler = WholeLines(_Descriptor(sys.stderr.fileno(), sys.stderr.encoding))
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextLines() if text else JsonLines())
-    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    waiting = _Waiting()
     root = logging.getLogger()
-    root.handlers[:] = [_Handover(lines)]
+    root.handlers[:] = [waiting]
     root.setLevel(level)
 
     def begin() -> None:
-        writer = QueueListener(lines, handler)
+        writer = threading.Thread(target=waiting.write, args=(handler,), name="log", daemon=True)
         writer.start()
-        atexit.register(writer.stop)
+        atexit.register(waiting.leave, writer)
 
     return begin
 
 
-class _Handover(QueueHandler):
-    """Hands a record over as it is; it is rendered where it is written."""
+class _Waiting(logging.Handler):
+    """Lines, as records, that wait for the thread that renders and writes them."""
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        # Of lines; who logs counts those given and lost, with this handler's lock held, the writer those written.
+        self._given = self._lost = self._written = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        if self._given - self._written + _line_count(record) > WAITING_LINES:
+            self._lost += _line_count(record)
+            return
+        self._tell_lost()
+        self._put(record)
+
+    def write(self, handler: logging.Handler) -> None:
+        """Write what comes, until `leave`."""
+        while (record := self._records.get()) is not None:
+            # Nobody else does; `handle` would hold its lock, which `logging` waits for at exit.
+            handler.emit(record)
+            self._written += _line_count(record)
+
+    def leave(self, writer: threading.Thread) -> None:
+        """Let the writer come to the end, if anybody takes what it writes."""
+        with self.lock or nullcontext():
+            self._tell_lost()
+        self._records.put(None)
+        writer.join(_LEAVE_SECONDS)
+
+    def _tell_lost(self) -> None:
+        if self._lost:
+            record = logging.LogRecord(__name__, logging.WARNING, "", 0, "log_lines_lost", (), None)
+            record.fields = {"count": self._lost}
+            self._lost = 0
+            self._put(record)
+
+    def _put(self, record: logging.LogRecord) -> None:
+        self._records.put(record)
+        self._given += _line_count(record)
+
+
+def _line_count(record: logging.LogRecord) -> int:
+    return len(getattr(record, "rows", (None,)))
+
+
+class _Descriptor:
+    """A text stream without a buffer, whose lock nobody could wait for in vain at exit while a write hangs."""
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self._descriptor = descriptor
+        self._encoding = encoding
+
+    def write(self, text: str) -> None:
+        left = memoryview(text.encode(self._encoding, "backslashreplace"))
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 class WholeLines(logging.StreamHandler[Any]):

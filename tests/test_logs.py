@@ -4,13 +4,15 @@ import io
 import json
 import logging
 import select
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.logs import JsonLines, Row, TextLines, WholeLines, event, events
+from mirror.logs import WAITING_LINES, JsonLines, Row, TextLines, WholeLines, event, events
 
 KEYS = ("remote", "target", "status")
 ROWS: Sequence[Row] = [
@@ -95,3 +97,23 @@ def test_lines_reach_a_pipe_in_whole_pieces(targets: list[str]) -> None:
     for piece in written:
         assert piece.endswith("\n")
         assert len(piece.encode()) <= select.PIPE_BUF or piece.count("\n") == 1
+
+
+MORE_THAN_WAIT = """
+import logging
+from mirror import logs
+begin = logs.prepare("json")
+log = logging.getLogger("test")
+for number in range(logs.WAITING_LINES // 100 + 3):
+    logs.events(log, logging.INFO, "request", ("number",), [(0.0, (number,))] * 100)
+begin()
+"""
+
+
+def test_lines_that_nobody_takes_are_lost_from_a_number_on_and_that_is_told() -> None:
+    done = subprocess.run([sys.executable, "-c", MORE_THAN_WAIT], capture_output=True, text=True, check=True)
+    *lines, last = map(json.loads, done.stderr.splitlines())
+    assert [line["number"] for line in lines] == [
+        number for number in range(WAITING_LINES // 100) for _ in range(100)
+    ]
+    assert (last["event"], last["level"], last["count"]) == ("log_lines_lost", "warning", 300)

@@ -10,8 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -19,18 +18,16 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from mirror.app.slot import Slot
+from mirror.cli.signals import held
 from mirror.config import Address, Config
 from mirror.logs import event
+from mirror.sources.pauses import failures_now, pause_seconds
 
 log = logging.getLogger(__name__)
 
-# A worker that ran this long was healthy: its next death is a first one.
-HEALTHY_SECONDS = 10.0
-MAX_PAUSE_SECONDS = 5.0
 # Beyond the graceful end's own bound.
 KILL_AFTER_SECONDS = 5.0
 WRONG_USE = 2
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 WorkerMain = Callable[[Config, Slot], int]
@@ -66,7 +63,7 @@ class Supervisor:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._forward)
         event(log, logging.INFO, "starting_workers", count=len(self._due), listen=str(self._config.listen))
-        with _held():
+        with held():
             # At its start it would let signals through again, for the first worker too.
             resource_tracker.ensure_running()
         status = 0
@@ -88,7 +85,7 @@ class Supervisor:
             process = self._context.Process(
                 target=_begin, args=(self._worker_main, self._config, slot), name=f"worker {index}"
             )
-            with _held():
+            with held():
                 process.start()
             del self._due[index]
             self._add(index, _Worker(process, now, failures))
@@ -110,7 +107,7 @@ class Supervisor:
             # The address or the configuration: no other try would end otherwise.
             self._stop(signal.SIGTERM, None)
             return status
-        failures = worker.failures + 1 if time.monotonic() - worker.started < HEALTHY_SECONDS else 1
+        failures = failures_now(worker.failures, worker.started)
         pause = pause_seconds(failures)
         event(log, logging.ERROR, "worker_died", worker=index, exit_status=status, again_in_seconds=pause)
         self._due[index] = (time.monotonic() + pause, failures)
@@ -133,21 +130,6 @@ class Supervisor:
         for worker in self._workers.values():
             if worker.process.exitcode is None and worker.process.pid is not None:
                 os.kill(worker.process.pid, number)
-
-
-def pause_seconds(failures: int) -> float:
-    """How long to wait after this many deaths in a row."""
-    return min(MAX_PAUSE_SECONDS, 0.1 * 2.0 ** min(failures - 1, 16))
-
-
-@contextmanager
-def _held() -> Iterator[None]:
-    """Whoever is started within holds signals back until it listens to them, rather than being killed by one."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _begin(worker_main: WorkerMain, config: Config, slot: Slot) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from mirror import logs
 from mirror.app.prepare import prepare
 from mirror.app.slot import Slot
-from mirror.cli.supervise import SIGNALS, Supervisor
+from mirror.cli import signals
+from mirror.cli.supervise import Supervisor
 from mirror.config import Config
 from mirror.logs import event
 
@@ -71,11 +72,9 @@ async def _serve(config: Config, scans: bytes, slot: Slot | None = None) -> None
         loop.add_signal_handler(number, stop.set)
     # Before there is anything to read again, SIGHUP must not end the process, as it does by default.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    # A worker begins with them held back.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signals.let_through()
     if slot is not None:
-        # The pipe says nothing; it ends when the parent does, however that ends.
-        loop.add_reader(slot.parent.fileno(), stop.set)
+        _stop_with(slot.parent.fileno(), stop)
     async with running(config, slot, scans=scans) as mirror:
 
         def reload() -> None:
@@ -86,6 +85,18 @@ async def _serve(config: Config, scans: bytes, slot: Slot | None = None) -> None
         loop.add_signal_handler(signal.SIGHUP, reload)
         await stop.wait()
         event(log, logging.INFO, "stopping")
+
+
+def _stop_with(pipe: int, stop: asyncio.Event) -> None:
+    """The parent's pipe says nothing; it ends when the parent does, however that ends."""
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        # The end can be read again and again: that would keep a processor busy until the last answer is sent.
+        loop.remove_reader(pipe)
+        stop.set()
+
+    loop.add_reader(pipe, end)
 
 
 def _share_quickly() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -72,6 +73,7 @@ class Connection(web.RequestHandler):
         """
         if isinstance(exc, ConnectionError):
             # The client went away, or was cut off, which is told where it is done.
+            _let_go(exc)
             raise ConnectionError("the answer was not sent to its end") from exc
         if isinstance(exc, HttpProcessingError):
             # Scanners send garbage all day long: nothing that an operator should read.
@@ -157,6 +159,16 @@ class Server(web.Server):
         connection.data_received(data)
         if once:
             connection.lender = front
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Have what led to an error forget what it was about: aiohttp's task and its error refer to each other.
+
+    Until the collector looks for them, which may be long, they would keep the pieces that were to be sent.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _malformed(error: HttpProcessingError) -> Answer:

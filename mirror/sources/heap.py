@@ -15,8 +15,10 @@ from contextlib import contextmanager
 _YOUNG_ONLY = (1_000, 10, 1_000_000_000)
 _COLLECT_SECONDS = 3600.0
 
-# Young ones at a thousand, those that stayed after ten times as many; all never.
-_YOUNG_ONLY = (1_000, 10, 1_000_000_000)
+# Young ones at a thousand, those that stayed after ten times as many; all after fifty times that, and only where a
+# quarter of them came since the last such look (Python's rule). Never would let grow, for an hour, what connections
+# that lasted some seconds leave in cycles.
+_MOSTLY_YOUNG = (1_000, 10, 50)
 _COLLECT_SECONDS = 3600.0
 
 _lock = threading.Lock()
@@ -36,11 +38,11 @@ def uncollected() -> Iterator[None]:
 def settle() -> None:
     """What lives now will live long: it is never looked through again. Once in a process, when it is ready.
 
-    From then on only young objects are looked through by themselves, some thousands at a time, which takes a few
-    milliseconds. Of all others `collect` is to be called.
+    From then on mostly young objects are looked through by themselves, some thousands at a time, which takes a few
+    milliseconds. For what is left `collect` is to be called.
     """
     gc.freeze()
-    gc.set_threshold(*_YOUNG_ONLY)
+    gc.set_threshold(*_MOSTLY_YOUNG)
 
 
 async def collect() -> None:

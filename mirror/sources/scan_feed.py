@@ -45,14 +45,18 @@ class ScanFeed:
         self._closed = False
 
     def next(self) -> Heard:
-        """What the next look found; waits for it. Raises ScansEnded."""
+        """What the next look found; waits for it. Raises ScansEnded, or ValueError, KeyError or else for nonsense;
+        after any of them the next call begins anew.
+        """
         with self._hearing:
             try:
                 return self._hear(self._lines or self._connect())
-            except (OSError, EOFError) as error:
+            except BaseException as error:
                 self._places.unhear()
                 self._disconnect()
-                raise ScansEnded(str(error)) from None
+                if isinstance(error, (OSError, EOFError)):
+                    raise ScansEnded(str(error)) from None
+                raise
 
     def ask(self) -> None:
         """Look now rather than at the next turn. Does not block."""

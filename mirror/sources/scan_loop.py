@@ -13,10 +13,15 @@ log = logging.getLogger(__name__)
 
 # How long after the scan process ended it is tried again; its owner starts it again meanwhile.
 AGAIN_SECONDS = 0.2
+# The same where what it says is not understood: another version may have been installed below this one.
+FAILED_SECONDS = 5.0
 
 
 class Scans(Protocol):
-    """Where scans are heard: `ScanFeed`. `next` blocks, and raises ScansEnded; the others may come meanwhile."""
+    """Where scans are heard: `ScanFeed`. `next` blocks, and raises ScansEnded, or anything for what makes no sense.
+
+    The others may come meanwhile.
+    """
 
     def next(self) -> Heard: ...
     def ask(self) -> None: ...
@@ -68,6 +73,10 @@ class ScanLoop:
             heard = await asyncio.get_running_loop().run_in_executor(self._thread, self._scans.next)
         except ScansEnded:
             await asyncio.sleep(AGAIN_SECONDS)
+            return False
+        except Exception:
+            log.exception("scan_failed")
+            await asyncio.sleep(FAILED_SECONDS)
             return False
         try:
             await take(heard)

@@ -22,6 +22,7 @@ from typing import Never, Self
 from mirror import logs
 from mirror.logs import event
 from mirror.sources.archive_reader import ArchiveReader
+from mirror.sources.pauses import failures_now, pause_seconds
 from mirror.sources.place_memory import RememberedPlaces
 from mirror.sources.scan import Scanner
 from mirror.sources.scan_service import ScanService
@@ -38,9 +39,6 @@ _STOP_SECONDS = 5.0
 _OWNERS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Where both want the same CPU, the port comes before the first scan, and requests before the others.
 _NICENESS = 5
-# One that ran this long was healthy: its next death is a first one.
-HEALTHY_SECONDS = 10.0
-MAX_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +123,8 @@ class ScanProcess:
             status = self._wait()
             if self._closing.is_set():
                 return
-            failures = 1 if time.monotonic() - begun > HEALTHY_SECONDS else failures + 1
-            pause = min(MAX_PAUSE_SECONDS, 0.1 * 2 ** (failures - 1))
+            failures = failures_now(failures, begun)
+            pause = pause_seconds(failures)
             event(log, logging.ERROR, "scan_process_died", exit_status=status, again_in_seconds=pause)
             if self._closing.wait(pause):
                 return

@@ -39,6 +39,30 @@ def exit_status(mirror: MirrorProcess) -> int:
     return mirror.process.wait(30)
 
 
+def signal_all(mirror: MirrorProcess, number: signal.Signals) -> None:
+    """Signal all processes of one that starts, as Ctrl-C in a terminal does it: it ends, or reloads, as ever."""
+    os.killpg(mirror.pid, number)
+    if number == signal.SIGHUP:
+        mirror.wait_ready()
+        assert mirror.stop() == 0
+    assert exit_status(mirror) == 0
+    assert "Traceback" not in mirror.log.read_text()
+    assert not [event for event in mirror.events() if event["level"] == "error"]
+
+
+# Where in its start it is depends on the machine: some of these come before it can listen to signals.
+@pytest.mark.parametrize("wait_seconds", [0, 0.1, 0.4])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_processes_while_it_starts_is_no_accident(
+    tmp_path: Path, layouts: Path, number: signal.Signals, wait_seconds: float
+) -> None:
+    mirror = MirrorProcess(tmp_path / "mirror.log", "--layouts", str(layouts))
+    mirror.begin()
+    wait_until(lambda: len(mirror.pids()) > 1, "the scan process has begun")
+    time.sleep(wait_seconds)
+    signal_all(mirror, number)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_finishes_what_is_being_sent_and_takes_nothing_new(
     tmp_path: Path, layouts: Path, number: signal.Signals
@@ -309,3 +333,26 @@ def test_the_form_of_log_lines_is_that_of_every_process(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(STOP_SECONDS) == 0
     assert not [line for line in log.read_text().splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end(
+    tmp_path: Path, layouts: Path, count: str
+) -> None:
+    (tmp_path / "config.yaml").write_text("{layouts: [layouts], access_log: true}")
+    command = [str(MIRROR), "serve", "--listen", "127.0.0.1:0", "--workers", count, "--log-format", "json"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as mirror:
+        assert mirror.stderr is not None
+        said: dict[str, str] = {}
+        while said.get("event") != "listening":
+            said = json.loads(mirror.stderr.readline())
+        # More than a pipe and its reader take.
+        with Client(said["url"].removeprefix("http://")) as client:
+            for _ in range(2_000):
+                client.ask("/v2/", headers={"OCI-REF-NAME": "docker.io/library/ubuntu"})
+                assert client.reply().status == 200
+        mirror.send_signal(signal.SIGTERM)
+        try:
+            assert mirror.wait(30) == 0
+        finally:
+            mirror.kill()

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.cli.supervise import MAX_PAUSE_SECONDS, pause_seconds
-from tests.cli.test_serve import LAYER, TARGET, exit_status, run
+from tests.cli.test_serve import LAYER, TARGET, exit_status, run, signal_all
 from tests.content import LayoutWriter
 from tests.running import Client, get, wait_until
 from tests.server_process import MirrorProcess
@@ -71,11 +70,6 @@ def test_a_dead_worker_is_started_again_and_the_mirror_is_not_ready_until_it_ser
     assert len(workers(mirror)) == 2
 
 
-def test_pauses_between_tries_grow_and_end() -> None:
-    assert [pause_seconds(failures) for failures in (1, 2, 3)] == [0.1, 0.2, 0.4]
-    assert pause_seconds(100_000) == MAX_PAUSE_SECONDS
-
-
 def test_sighup_reaches_every_worker(tmp_path: Path, layouts: Path) -> None:
     (tmp_path / "config.yaml").write_text("{layouts: [layouts], refresh: 1h, workers: 2}")
     with MirrorProcess(tmp_path / "mirror.log", cwd=tmp_path) as mirror:
@@ -108,18 +102,11 @@ def test_a_stop_finishes_what_is_being_sent(tmp_path: Path, number: signal.Signa
 def test_a_signal_to_all_processes_while_workers_start_kills_none(
     tmp_path: Path, layouts: Path, number: signal.Signals, wait_seconds: float
 ) -> None:
-    """As Ctrl-C in a terminal does it."""
     mirror = MirrorProcess(tmp_path / "mirror.log", *TWO, cwd=tmp_path)
     mirror.begin()
     wait_until(lambda: bool(mirror.events("starting_workers")), "the parent is there")
     time.sleep(wait_seconds)
-    os.killpg(mirror.pid, number)
-    if number == signal.SIGHUP:
-        mirror.wait_ready()
-        assert mirror.stop() == 0
-    assert exit_status(mirror) == 0
-    assert "Traceback" not in mirror.log.read_text()
-    assert not [event for event in mirror.events() if event["level"] == "error"]
+    signal_all(mirror, number)
 
 
 def test_workers_end_when_their_parent_is_killed(mirror: MirrorProcess) -> None:
@@ -127,6 +114,37 @@ def test_workers_end_when_their_parent_is_killed(mirror: MirrorProcess) -> None:
     os.kill(mirror.pid, signal.SIGKILL)
     assert exit_status(mirror) == -signal.SIGKILL
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "none is left")
+
+
+def test_a_worker_whose_parent_was_killed_sends_what_it_began_and_works_no_more_than_that(tmp_path: Path) -> None:
+    write(tmp_path / "layouts", "app", LAYER)
+    (tmp_path / "config.yaml").write_text("{layouts: [layouts], workers: 2, shutdown_timeout: 3s}")
+    with MirrorProcess(tmp_path / "mirror.log", cwd=tmp_path) as mirror:
+        left = workers(mirror)
+        with Client(mirror.host, receive_buffer_bytes=65536) as client:
+            client.ask(TARGET)
+            assert client.head().status == 200
+            before = sum(map(processor_seconds, left))
+            os.kill(mirror.pid, signal.SIGKILL)
+            assert exit_status(mirror) == -signal.SIGKILL
+            wait_until(lambda: sum(Path(f"/proc/{pid}").exists() for pid in left) == 1, "the idle one ends")
+            used: list[float] = []
+
+            def is_gone() -> bool:
+                used.append(sum(map(processor_seconds, left)))
+                return not used[-1]
+
+            wait_until(is_gone, "the other one gives up")
+        assert max(used) - before < 1
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used of a processor; 0 where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("count", ["1", "2", "auto"])

@@ -12,8 +12,11 @@ class Authority:
         self.folder = folder
         self.ca = folder / "ca.pem"
         self._key = folder / "ca.key"
+        # Python 3.13 refuses an authority that does not say what its key is for (RFC 5280, 4.2.1.3).
+        usage = "keyUsage=critical,keyCertSign,cRLSign"
         self._openssl(
-            "req", "-x509", *self._new_key(self._key), "-subj", "/CN=test CA", "-days", "2", "-out", self.ca
+            *("req", "-x509", *self._new_key(self._key), "-subj", "/CN=test CA", "-addext", usage),
+            *("-days", "2", "-out", self.ca),
         )
 
     def issue(self, name: str, *addresses: str) -> tuple[Path, Path]:
@@ -22,7 +25,7 @@ class Authority:
         names = ",".join([f"DNS:{name}", *(f"IP:{address}" for address in addresses)])
         self._openssl("req", *self._new_key(key), "-subj", f"/CN={name}", "-out", request)
         extensions = self.folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={names}\n")
+        extensions.write_text(f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n")
         self._openssl(
             *("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self._key, "-CAcreateserial"),
             *("-days", "2", "-extfile", extensions, "-out", certificate),

@@ -1,15 +1,18 @@
 """What is no HTTP, too long, or too slow: an answer of this registry's kind or a closed connection, never a hang."""
 
 import asyncio
+import gc
 import json
 import logging
+import types
 from pathlib import Path
 
 import pytest
 
+from mirror.server.file_body import Direct
 from mirror.server.http import Listener
-from tests.content import LayoutWriter
-from tests.running import PATIENCE_SECONDS, Client, eventually, get, open_files, raw, running_mirror
+from tests.content import LayoutWriter, describe
+from tests.running import PATIENCE_SECONDS, Client, eventually, get, open_below, open_files, raw, running_mirror
 
 LONG = "a" * 100 * 1024
 
@@ -130,3 +133,27 @@ async def test_connections_that_go_without_a_word_leave_nothing_open(tmp_path: P
 
         await asyncio.to_thread(come_and_go)
         await eventually(lambda: len(open_files()) <= before, "every connection is closed")
+
+
+async def test_of_a_client_that_went_nothing_is_kept_that_was_to_be_sent(tmp_path: Path) -> None:
+    """The collector looks seldom at what has lived for a while, and a piece of a body weighs much."""
+    content = bytes(32 * 1024 * 1024)
+    writer = LayoutWriter(tmp_path / "layouts" / "app")
+    await asyncio.to_thread(lambda: writer.tag(writer.image([content]), "1.0").save())
+    async with running_mirror(tmp_path) as mirror:
+        host = host_of(mirror.listener)
+
+        def begin_and_go() -> None:
+            with Client(host, receive_buffer_bytes=4096) as client:
+                client.ask(f"/v2/app/blobs/{describe(content).digest}")
+                assert client.head().status == 200
+
+        gc.disable()
+        try:
+            await asyncio.to_thread(begin_and_go)
+            await eventually(lambda: not open_below(tmp_path / "layouts"), "the blob is closed")
+            frames = [one for one in gc.get_objects() if isinstance(one, types.FrameType)]
+            kept = [frame.f_locals.keys() for frame in frames if frame.f_code is Direct.send.__code__]
+        finally:
+            gc.enable()
+        assert not any(kept)
