@@ -29,5 +29,5 @@ clean:
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mirror needs Python >= 3.11, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test,all]'
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@

@@ -30,7 +30,7 @@ def event(log: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
     log.log(level, name, extra={"fields": fields})
 
 
-def events(log: logging.Logger, level: int, name: str, keys: Sequence[str], rows: Sequence[Row]) -> None:
+def events(log: logging.Logger, level: int, name: str, keys: tuple[str, ...], rows: Sequence[Row]) -> None:
     """Log many events of one name, a line each, at the price of one; `rows` is the log's from here on."""
     log.log(level, name, extra={"keys": keys, "rows": rows})
 
@@ -156,7 +156,8 @@ class _Lines(logging.Formatter, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: dict[tuple[Any, ...], str] = {}
+        # By the names of the fields, then by their values.
+        self._known: dict[tuple[str, ...], dict[tuple[Any, ...], str]] = {}
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
@@ -168,8 +169,8 @@ class _Lines(logging.Formatter, ABC):
         return self.opening(record, record.created) + self.rest(fields, trace)
 
     def _rows(self, record: logging.LogRecord, rows: Sequence[Row]) -> Iterator[str]:
-        keys: Sequence[str] = record.__dict__["keys"]
-        known = self._known
+        keys: tuple[str, ...] = record.__dict__["keys"]
+        known = self._known.setdefault(keys, {})
         opening, opened_at = "", -1
         for time, values in rows:
             # Lines of one millisecond begin alike.

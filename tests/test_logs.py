@@ -50,6 +50,13 @@ def test_rows_are_written_as_single_events_are(form: type[JsonLines | TextLines]
     assert len(together.lines) == len(ROWS)
 
 
+def test_events_that_have_the_same_values_under_other_names_are_not_taken_for_each_other() -> None:
+    captured = Captured(JsonLines())
+    for name in ("one", "other"):
+        events(captured.log, logging.INFO, name, (name,), [(0.0, ("value",))])
+    assert [json.loads(line).get("other") for line in captured.lines] == [None, "value"]
+
+
 def test_a_json_line_has_time_level_event_and_fields_in_this_order() -> None:
     captured = Captured(JsonLines())
     events(captured.log, logging.INFO, "request", KEYS, ROWS)

@@ -4,8 +4,6 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from mirror import logs
 from mirror.app.prepare import prepare
@@ -14,15 +12,6 @@ from mirror.cli import signals
 from mirror.cli.supervise import Supervisor
 from mirror.config import Config
 from mirror.logs import event
-
-# On uvloop, an extra, an answer from memory costs a sixth less.
-new_event_loop: Callable[[], asyncio.AbstractEventLoop]
-try:
-    import uvloop
-except ImportError:
-    new_event_loop = asyncio.new_event_loop
-else:
-    new_event_loop = uvloop.new_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +22,7 @@ def serve(config: Config, scans: bytes) -> int:
     try:
         if config.worker_count > 1:
             return Supervisor(config, run_worker, scans).run()
-        _run(_serve(config, scans))
+        asyncio.run(_serve(config, scans))
     except OSError as error:
         return _cannot_serve(config, error)
     return 0
@@ -43,15 +32,10 @@ def run_worker(config: Config, slot: Slot) -> int:
     """One of several workers, in a process of its own."""
     logs.set_up(config.log_format)
     try:
-        _run(_serve(config, slot.scans, slot))
+        asyncio.run(_serve(config, slot.scans, slot))
     except OSError as error:
         return _cannot_serve(config, error)
     return 0
-
-
-def _run(serving: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(serving)
 
 
 def _cannot_serve(config: Config, error: OSError) -> int:

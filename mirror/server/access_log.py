@@ -17,6 +17,8 @@ KEYS = ("remote", "method", "target", "status", "bytes")
 # How late a line may be, and how many are held back.
 BATCH_SECONDS = 0.1
 BATCH_ROWS = 512
+# Of a longer target so many characters: a pipe must take a line whole.
+TARGET_CHARACTERS = 2_000
 
 
 class AccessLog:
@@ -29,7 +31,8 @@ class AccessLog:
     def note(self, request: Request, answer: Answer, remote: str | None) -> None:
         """One answer that goes out to `remote`, an address."""
         sent_bytes = answer.stop - answer.start if answer.send_body else 0
-        self._rows.append((time.time(), (remote, request.method, request.target, answer.status, sent_bytes)))
+        target = request.target[:TARGET_CHARACTERS]
+        self._rows.append((time.time(), (remote, request.method, target, answer.status, sent_bytes)))
         if len(self._rows) == BATCH_ROWS:
             self.flush()
         elif self._due is None:

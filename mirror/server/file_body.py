@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Self
 
 from aiohttp import web
@@ -14,6 +12,8 @@ from mirror.store.threads import PIECE_BYTES, read_cached, read_piece
 
 # What waits in the transport for a client that takes nothing. More than aiohttp's StreamWriter takes without waiting.
 REST_BYTES = 64 * 1024 + 1
+# So much of one answer at a time, where a client takes it all at once; then others have their turn.
+TURN_BYTES = 1024 * 1024
 
 # Holds something only between two awaits: so one is enough for all answers of the process.
 _BUFFER = memoryview(bytearray(PIECE_BYTES))
@@ -32,7 +32,6 @@ class Direct:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._is_corked = False
 
     @classmethod
     def to(cls, transport: asyncio.Transport | None) -> Self | None:
@@ -43,29 +42,27 @@ class Direct:
 
     def __enter__(self) -> Self:
         self._transport.set_write_buffer_limits(high=0)
-        # The head waits for the first bytes of the body: alone it would wake the client for nothing.
-        self._cork(True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cork(False)
         if not self._transport.is_closing():
             self._transport.set_write_buffer_limits()
 
     async def send(self, response: web.StreamResponse, file: FileSlice, start: int, stop: int) -> None:
         """Those bytes, behind the head. Raises BodyBroken, OSError; ConnectionError where the client is gone."""
         position, end = file.offset + start, file.offset + stop
+        paused_at = position
         while position < end:
             piece = await _piece(file, position, end)
             sent = self._put(piece)
-            self._cork(False)
             # A copy: the buffer is the next answer's as soon as this one waits.
             rest = bytes(piece[sent : sent + REST_BYTES])
             position += sent + len(rest)
             if rest:
                 await response.write(rest)
-            elif position < end:
+            elif position < end and position - paused_at >= TURN_BYTES:
                 await asyncio.sleep(0)
+                paused_at = position
 
     def _put(self, piece: memoryview) -> int:
         """How much of it the socket took."""
@@ -77,13 +74,6 @@ class Direct:
             return os.write(self._transport.get_extra_info("socket").fileno(), piece)
         except BlockingIOError:
             return 0
-
-    def _cork(self, is_corked: bool) -> None:
-        """See tcp(7), TCP_CORK, which Linux alone has."""
-        if is_corked is not self._is_corked and hasattr(socket, "TCP_CORK"):
-            self._is_corked = is_corked
-            with suppress(OSError):  # no TCP, or no longer: whoever writes next is told
-                self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, is_corked)
 
 
 async def read_file(file: FileSlice, start: int, stop: int) -> AsyncIterator[bytes | bytearray]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,8 +176,16 @@ def serve(descriptor: int) -> Never:
     begin_logs = logs.prepare(settings.log_format)
     service = ScanService(settings.scanner, settings.refresh_seconds)
     listener = socket.socket(fileno=descriptor)
-    threading.Thread(target=service.attend, args=(listener, begin_logs), daemon=True).start()
+    threading.Thread(target=_attend, args=(service, listener, begin_logs), daemon=True).start()
     service.run()
+
+
+def _attend(service: ScanService, listener: socket.socket, begin_logs: Callable[[], None]) -> Never:
+    """A process that can take no worker (no thread or descriptor is left for it) makes room for another."""
+    try:
+        service.attend(listener, begin_logs)
+    finally:
+        os._exit(1)
 
 
 def _end_with_owner() -> Never:

@@ -1,6 +1,5 @@
-"""Bodies of files, over http and https, on both event loops: the bytes, whatever the disk, the client and time do."""
+"""Bodies of files, over http and https: the bytes, whatever the disk, the client and time do."""
 
-import asyncio
 import os
 import random
 import socket
@@ -16,7 +15,6 @@ from tests.content import LayoutWriter
 from tests.hub.tls import Authority
 from tests.running import get, open_below, wait_until
 from tests.server_process import MirrorProcess
-from tests.serving import serving
 
 MIB = 1 << 20
 SIZE = 5 * MIB + 4321
@@ -158,13 +156,3 @@ def test_a_file_that_is_cut_short_while_it_is_sent_cuts_the_answer(tmp_path: Pat
         assert received < SIZE
         wait_until(lambda: len(big.mirror.events("answer_cut")) == 1, "the cut is told")
         assert get(big.mirror.host, "/v2/").status == 200
-
-
-async def test_the_event_loop_of_the_standard_library_sends_the_same(tmp_path: Path) -> None:
-    """A `mirror serve` of the tests runs on uvloop, which is an extra."""
-    big = Big(tmp_path, "http")
-    async with serving(tmp_path / "mirror", layouts=[big.layouts]) as mirror:
-        assert type(asyncio.get_running_loop()).__module__.startswith("asyncio")
-        starts = [number * 104_729 for number in range(20)]
-        replies = await asyncio.gather(*(mirror.get(big.target, {"Range": f"bytes={one}-"}) for one in starts))
-    assert [reply.body == big.content[start:] for reply, start in zip(replies, starts, strict=True)] == [True] * 20

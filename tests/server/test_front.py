@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,10 +34,10 @@ from tests.serving import DEADLINE_SECONDS, Run, until
 Kept = tuple[Run[Any], Paths]
 
 
-@pytest.fixture(scope="module", params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def kept(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Kept]:
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     folder = tmp_path_factory.mktemp("front")
-    with asyncio.Runner(loop_factory=request.param) as runner:
+    with asyncio.Runner() as runner:
         context = both_paths(folder)
         paths = runner.run(context.__aenter__())
         try:

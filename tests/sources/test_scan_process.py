@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -162,6 +163,20 @@ def test_a_killed_process_is_started_again_and_what_stayed_is_the_same(
     assert process.pid != first
     assert not is_running(first)
     assert len(ids(before.places) & ids(after.places)) == len(before.places) - 2
+
+
+def test_a_process_that_can_take_no_more_workers_makes_room_for_another(process: ScanProcess, feed: ScanFeed) -> None:
+    heard(feed, lambda found: True)
+    before = process.pid
+    assert before is not None
+    # Of the descriptors that it has, none is left for another worker.
+    resource.prlimit(before, resource.RLIMIT_NOFILE, (3, 3))
+    late = ScanFeed(process.address)
+    try:
+        assert len(heard(late, lambda found: bool(found.places)).places) == 6
+    finally:
+        late.close()
+    assert process.pid != before
 
 
 def test_an_index_that_breaks_while_there_is_no_process_leaves_the_old_one(
