@@ -53,6 +53,8 @@ def prepare(form: Format = "auto", level: int = logging.INFO) -> Callable[[], No
     root = logging.getLogger()
     root.handlers[:] = [waiting]
     root.setLevel(level)
+    # It warns of clients that went while they were written to, which is no event.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
     def begin() -> None:
         writer = threading.Thread(target=waiting.write, args=(handler,), name="log", daemon=True)

@@ -169,11 +169,13 @@ def test_a_process_that_can_take_no_more_workers_makes_room_for_another(process:
     heard(feed, lambda found: True)
     before = process.pid
     assert before is not None
-    # Of the descriptors that it has, none is left for another worker.
+    # Of the descriptors that it has, none is left for another worker than the one that it waits for.
     resource.prlimit(before, resource.RLIMIT_NOFILE, (3, 3))
     late = ScanFeed(process.address)
     try:
-        assert len(heard(late, lambda found: bool(found.places)).places) == 6
+        with socket.socket(socket.AF_UNIX) as awaited:
+            awaited.connect(process.address)
+            assert len(heard(late, lambda found: bool(found.places)).places) == 6
     finally:
         late.close()
     assert process.pid != before
