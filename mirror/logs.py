@@ -46,8 +46,13 @@ def set_up(form: Format = "auto", level: int = logging.INFO) -> None:
 
 def prepare(form: Format = "auto", level: int = logging.INFO) -> Callable[[], None]:
     """As `set_up`, but that lines are kept until what is given back is called."""
-    handler = WholeLines(_Descriptor(sys.stderr.fileno(), sys.stderr.encoding))
-    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    handler: logging.Handler
+    try:
+        handler = WholeLines(_Descriptor(sys.stderr.fileno(), sys.stderr.encoding))
+    except (AttributeError, OSError):
+        # No file: closed before the start, which leaves None, or a stream in the memory of whoever called us.
+        handler = WholeLines(sys.stderr) if sys.stderr else logging.NullHandler()
+    text = form == "text" or (form == "auto" and sys.stderr is not None and sys.stderr.isatty())
     handler.setFormatter(TextLines() if text else JsonLines())
     waiting = _Waiting()
     root = logging.getLogger()

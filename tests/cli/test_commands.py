@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,25 @@ def test_a_limit_that_is_none_is_told_with_what_was_expected(tmp_path: Path, lim
     done = mirror(tmp_path, "search", f"--limit={limit}")
     assert done.returncode == 2
     assert done.stderr.endswith(f"argument --limit: found {limit}, expected a whole number, 1 or more\n")
+
+
+def test_a_command_runs_where_standard_error_is_closed(folder: Path) -> None:
+    """As some service managers start one."""
+    done = subprocess.run(
+        ["sh", "-c", f"exec {MIRROR} ls --json 2>&-"], cwd=folder, capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert {row["name"] for row in json.loads(done.stdout)["content"]} == {"other", "team/app"}
+
+
+def test_a_command_runs_where_standard_error_is_no_file(folder: Path) -> None:
+    """As in a program that calls it and captures what it says, or in a notebook."""
+    program = "import io, sys; sys.stderr = io.StringIO(); from mirror.cli.main import main; sys.exit(main(['ls']))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "team/app" in done.stdout
 
 
 def test_version_and_help(tmp_path: Path) -> None:
