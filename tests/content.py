@@ -13,7 +13,6 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Self
@@ -138,7 +137,7 @@ class LayoutWriter:
         """
         found = media_type or document.get("mediaType") or media_types.OCI_MANIFEST
         written = self.blob(encode(document, style), found, algorithm)
-        return replace(written, platform=platform, artifact_type=document.get("artifactType"))
+        return written._replace(platform=platform, artifact_type=document.get("artifactType"))
 
     def image(
         self,
@@ -236,7 +235,7 @@ class LayoutWriter:
 
     def add(self, descriptor: Descriptor, annotations: Mapping[str, str] | None = None) -> Self:
         """List `descriptor` in `index.json` without a tag."""
-        self.entries.append(replace(descriptor, annotations={**descriptor.annotations, **(annotations or {})}))
+        self.entries.append(descriptor._replace(annotations={**descriptor.annotations, **(annotations or {})}))
         return self
 
     def save(self, *, style: Style = Style.COMPACT) -> Path:

@@ -7,6 +7,7 @@ from mirror.sources.library import Library
 from mirror.sources.local import LocalContent
 from mirror.sources.scan import Scan
 from mirror.sources.scan_loop import Scans
+from mirror.sources.scanners import scanner_of, shelf_of
 from mirror.sources.shelf import Job
 from mirror.sources.snapshot import Snapshot
 from mirror.sources.view import View
@@ -17,7 +18,7 @@ from mirror.store.remembered import RememberedNames
 def local_content(config: Config, scans: Scans, *, tells: bool) -> LocalContent:
     """Local content, as far as `scans` tell of it; `tells` as there. Blocks."""
     # Only what looks for changes drops what no archive needs any more.
-    verify = scan_settings(config).shelf(tidies=False).verify
+    verify = shelf_of(scan_settings(config), tidies=False).verify
     return LocalContent(scans, remembered(config), generated(config), verify, tells=tells)
 
 
@@ -29,7 +30,7 @@ def generated(config: Config) -> GeneratedManifests:
 def view_now(config: Config) -> tuple[Scan, View]:
     """All local content as it lies there now, with the slow work that archives need done first. Blocks."""
     # A server may work with this cache, for other folders than these.
-    scanning = scan_settings(config).scanner(tidies=False)
+    scanning = scanner_of(scan_settings(config), tidies=False)
     scan = scanning.scan()
     done: set[Job] = set()
     while scanning.shelf is not None and (jobs := [job for job in scan.jobs if job not in done]):

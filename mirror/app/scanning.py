@@ -2,8 +2,7 @@
 
 from mirror.config import Config
 from mirror.oci.names import normalize_host
-from mirror.sources.scan_process import ScanSettings
-from mirror.sources.walk import Root
+from mirror.sources.scan_settings import Root, ScanSettings
 
 
 def scan_settings(config: Config) -> ScanSettings:

@@ -1,6 +1,7 @@
 """A running mirror: everything that the configuration asks for, entered in order and left in the reverse one."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,7 +22,7 @@ from mirror.server.http import Listener, TlsFiles
 from mirror.server.metrics import Metrics
 from mirror.server.names import NameRules
 from mirror.server.registry import Registry
-from mirror.sources.heap import collect
+from mirror.sources.heap import COLLECT_SECONDS
 from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
 from mirror.sources.scan_feed import ScanFeed
@@ -107,9 +108,9 @@ async def _scanned(config: Config, scans: bytes | None, *, first: bool) -> Async
     """Local content as long as there are scans of it. `first`: of several workers, the one that tells of it."""
     async with AsyncExitStack() as stack:
         if scans is None:
-            own = ScanProcess(scan_settings(config))
+            own = ScanProcess()
             stack.push_async_callback(asyncio.to_thread, own.close)
-            await asyncio.to_thread(own.start)
+            await asyncio.to_thread(own.start, scan_settings(config))
             scans = own.address
         yield await asyncio.to_thread(local_content, config, ScanFeed(scans), tells=first)
 
@@ -118,7 +119,7 @@ async def _scanned(config: Config, scans: bytes | None, *, first: bool) -> Async
 async def _beside(local: LocalContent, slot: Slot | None, metrics: Metrics | None) -> AsyncIterator[None]:
     """What goes on beside answering."""
     local.start()
-    tasks: list[asyncio.Task[None]] = [asyncio.create_task(collect(), name="collect garbage")]
+    tasks: list[asyncio.Task[None]] = [asyncio.create_task(_collect(), name="collect garbage")]
     if slot is not None:
         tasks.append(asyncio.create_task(_tell_ready(local, slot), name="tell that this worker is ready"))
     if slot is not None and metrics is not None:
@@ -135,6 +136,12 @@ async def _beside(local: LocalContent, slot: Slot | None, metrics: Metrics | Non
 async def _tell_ready(local: LocalContent, slot: Slot) -> None:
     await local.wait_ready()
     slot.ready[slot.index] = 1
+
+
+async def _collect() -> None:
+    while True:
+        await asyncio.sleep(COLLECT_SECONDS)
+        gc.collect()
 
 
 async def _write_metrics(metrics: Metrics) -> None:

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from mirror import logs
 from mirror.config import Config, ConfigError, load
+from mirror.sources.scan_process import ScanProcess
 
 SEARCH_OPTIONS = (
     *("q", "kind", "type", "platform", "digest", "since", "until", "created_since", "created_until"),
@@ -24,10 +25,10 @@ class Overrides(TypedDict):
     workers: str | None
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the command that the options name and return its exit status."""
+def run(options: argparse.Namespace, scans: ScanProcess | None = None) -> int:
+    """Run the command that the options name and return its exit status. `scans` looks for what `serve` serves."""
     try:
-        status = _load_and_run(options)
+        status = _load_and_run(options, scans)
         # Here, rather than at exit, where nobody could answer for it.
         sys.stdout.flush()
     except BrokenPipeError:
@@ -52,7 +53,7 @@ def _drop_output() -> None:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
-def _load_and_run(options: argparse.Namespace) -> int:
+def _load_and_run(options: argparse.Namespace, scans: ScanProcess | None) -> int:
     overrides: Overrides = {
         "layouts": options.layouts or (),
         "cache": options.cache,
@@ -67,15 +68,15 @@ def _load_and_run(options: argparse.Namespace) -> int:
     if options.log_format is not None:
         config = config.model_copy(update={"log_format": options.log_format})
     logs.set_up(config.log_format)
+    if scans is not None:
+        from mirror.cli import serve
+
+        return serve.run(config, scans)
     return _run(options, config)
 
 
 def _run(options: argparse.Namespace, config: Config) -> int:
     match options.command:
-        case "serve":
-            from mirror.cli import serve
-
-            return serve.run(config)
         case "ls":
             from mirror.cli import ls
 

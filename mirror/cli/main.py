@@ -6,21 +6,29 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+from mirror import __version__
 from mirror.cli import signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Usage errors exit with 2, as argparse does."""
     options = _parser().parse_args(arguments)
-    if options.command == "serve":
-        # Before anything is loaded and any thread is there: a start takes long enough for a reload or Ctrl-C to come.
-        signals.hold()
-    from mirror.cli import commands
+    if options.command != "serve":
+        from mirror.cli import commands
 
-    return commands.run(options)
+        return commands.run(options)
+    # Before anything is loaded and any thread is there: a start takes long enough for a reload or Ctrl-C to come.
+    signals.hold()
+    from mirror.sources.scan_process import ScanProcess
+
+    with ScanProcess() as scans:
+        # It loads what it needs while the configuration is read here.
+        scans.load()
+        from mirror.cli import commands
+
+        return commands.run(options, scans)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     asking.add_argument("--url", metavar="URL", help="ask the mirror that runs there, not the configured folders")
 
     parser = argparse.ArgumentParser(prog="mirror", description="A pull-only container registry.")
-    parser.add_argument("--version", action="version", version=f"mirror {version('oci-mirror')}")
+    parser.add_argument("--version", action="version", version=f"mirror {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("serve", parents=[common], help="answer requests")
     command.add_argument("--listen", metavar="HOST:PORT", help="address to listen on")

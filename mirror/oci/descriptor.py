@@ -1,8 +1,7 @@
 """Descriptors: what a manifest or an index says of the content it lists (image-spec 1.1, descriptor.md)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
@@ -12,8 +11,7 @@ from mirror.oci.errors import DigestInvalid, ManifestInvalid
 NO_ANNOTATIONS: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """`size` in bytes. `platform` and `annotations` are as in the document, or None / empty."""
 
     media_type: str
@@ -21,7 +19,7 @@ class Descriptor:
     size: int
     artifact_type: str | None = None
     platform: Mapping[str, Any] | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = NO_ANNOTATIONS
 
     @classmethod
     def from_json(cls, document: Any, *, with_annotations: bool = True) -> Self:

@@ -1,9 +1,9 @@
 """`/v2/_mirror/features`: what a client can rely on here, so that it need not probe."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
+from mirror import __version__
 from mirror.oci import media_types
 from mirror.oci.digest import HEX_LENGTH
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
@@ -13,7 +13,6 @@ from mirror.server.paging import MAX_N
 
 SPEC_VERSION = "1.1.1"
 # Read once: it lies in a file.
-_VERSION = version("oci-mirror")
 
 
 def features_endpoint(further: Mapping[str, Any]) -> ExtensionEndpoint:
@@ -29,7 +28,7 @@ def features_endpoint(further: Mapping[str, Any]) -> ExtensionEndpoint:
 def feature_document(further: Mapping[str, Any]) -> dict[str, Any]:
     """Versions, limits and abilities. Names are stable: a client may decide from them."""
     return {
-        "version": _VERSION,
+        "version": __version__,
         "specVersion": SPEC_VERSION,
         "push": False,
         "delete": False,

@@ -5,21 +5,17 @@ holds every thread for a tenth of a second. Snapshots, and manifests that are ca
 nobody refers to them any more.
 """
 
-import asyncio
 import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Young ones at a thousand, those that stayed after ten times as many; all never.
-_YOUNG_ONLY = (1_000, 10, 1_000_000_000)
-_COLLECT_SECONDS = 3600.0
-
 # Young ones at a thousand, those that stayed after ten times as many; all after fifty times that, and only where a
 # quarter of them came since the last such look (Python's rule). Never would let grow, for an hour, what connections
 # that lasted some seconds leave in cycles.
 _MOSTLY_YOUNG = (1_000, 10, 50)
-_COLLECT_SECONDS = 3600.0
+# A look through all objects is felt by requests, and little is left in cycles.
+COLLECT_SECONDS = 3600.0
 
 _lock = threading.Lock()
 _makers = 0
@@ -39,17 +35,10 @@ def settle() -> None:
     """What lives now will live long: it is never looked through again. Once in a process, when it is ready.
 
     From then on mostly young objects are looked through by themselves, some thousands at a time, which takes a few
-    milliseconds. For what is left `collect` is to be called.
+    milliseconds. For what is left, whoever stays longer collects every `COLLECT_SECONDS`.
     """
     gc.freeze()
     gc.set_threshold(*_MOSTLY_YOUNG)
-
-
-async def collect() -> None:
-    """Look through all objects every hour: what is left in cycles is little, and a look is felt by requests."""
-    while True:
-        await asyncio.sleep(_COLLECT_SECONDS)
-        gc.collect()
 
 
 def _count(step: int) -> None:

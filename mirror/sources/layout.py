@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from mirror.oci.descriptor import Descriptor, string_map
+from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid
 from mirror.sources.naming import Namer, PlaceName
@@ -40,10 +40,11 @@ def read_index(
     listed = _object(content, "index.json").get("manifests")
     if not isinstance(listed, list):
         raise LayoutBroken(f"index.json: manifests is {type(listed).__name__}, expected a list")
-    descriptors: dict[Digest, Descriptor] = {}
-    namings: dict[Digest, list[Naming]] = {}
+    entries: dict[Digest, Entry] = {}
+    several: dict[Digest, dict[Naming, None]] = {}
     problems: list[str] = []
     for document in listed:
+        annotations = document.get("annotations") if isinstance(document, dict) else None
         try:
             # Of its annotations only the names are needed: what is listed to clients is read from the manifests.
             descriptor = Descriptor.from_json(document, with_annotations=False)
@@ -51,17 +52,18 @@ def read_index(
             problems.append(f"index.json: {error.detail}")
             continue
         tags = repo_tags.get(descriptor.digest, ()) if repo_tags else ()
-        found, wrong = namer.namings(string_map(document.get("annotations")), tags, place)
-        descriptor = descriptors.setdefault(descriptor.digest, descriptor)
-        namings.setdefault(descriptor.digest, []).extend(found)
-        problems.extend(f"index.json: {reason} ({descriptor.digest})" for reason in wrong)
-    entries = [Entry(descriptor, _once(namings[digest])) for digest, descriptor in descriptors.items()]
-    return tuple(entries), tuple(problems)
-
-
-def _once(namings: Sequence[Naming]) -> tuple[Naming, ...]:
-    """Each once, in order: one manifest may have every tag of a large repository, nearly all have one."""
-    return tuple(namings if len(namings) < 2 else dict.fromkeys(namings))
+        found, wrong = namer.namings(annotations if isinstance(annotations, dict) else {}, tags, place)
+        if wrong:
+            problems.extend([f"index.json: {reason} ({descriptor.digest})" for reason in wrong])
+        first = entries.get(descriptor.digest)
+        if first is None:
+            entries[descriptor.digest] = Entry(descriptor, found)
+        elif found:
+            # One manifest may have every tag of a large repository: each is added to those before at once.
+            several.setdefault(descriptor.digest, dict.fromkeys(first.namings)).update(dict.fromkeys(found))
+    for digest, all_namings in several.items():
+        entries[digest] = entries[digest]._replace(namings=tuple(all_namings))
+    return tuple(entries.values()), tuple(problems)
 
 
 def blob_path(layout: str, digest: Digest) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mirror.oci.errors import OciError
 from mirror.oci.names import (
@@ -51,16 +52,21 @@ class Namer:
         return PlaceName(name, plain)
 
     def namings(
-        self, annotations: Mapping[str, str], repo_tags: Sequence[str], place: PlaceName
+        self, annotations: Mapping[str, Any], repo_tags: Sequence[str], place: PlaceName
     ) -> tuple[tuple[Naming, ...], tuple[str, ...]]:
-        """Every name that an entry with these annotations and RepoTags goes by, and what was wrong with the rest."""
-        ref_name = annotations.get(REF_NAME, "")
-        if not repo_tags and CONTAINERD_NAME not in annotations and is_local_tag(ref_name):
+        """Every name that an entry with these annotations and RepoTags goes by, and what was wrong with the rest.
+
+        Annotations whose values are no strings are passed over.
+        """
+        ref_name, full_name = annotations.get(REF_NAME, ""), annotations.get(CONTAINERD_NAME, "")
+        if not isinstance(ref_name, str):
+            ref_name = ""
+        if not repo_tags and not full_name and is_local_tag(ref_name):
             # Nearly every entry there is: a bare tag, or none.
             return ((Naming(place.name, ref_name, place.plain),) if place.name is not None else ()), ()
         found: dict[tuple[Name, str | None], Naming] = {}
         problems: list[str] = []
-        full_names = [*repo_tags, annotations.get(CONTAINERD_NAME, "")]
+        full_names = [*repo_tags, full_name if isinstance(full_name, str) else ""]
         if ":" in ref_name or "/" in ref_name:
             full_names.append(ref_name)
         for text in filter(None, full_names):

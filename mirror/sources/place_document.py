@@ -16,7 +16,7 @@ from mirror.store.archive_file import Stamp
 from mirror.store.layer_hashes import Claim
 
 # To be counted up whenever the same file comes to be read as something else, or is written down otherwise.
-FORMAT = 2
+FORMAT = 3
 _ITEMS_A_LINE = 500
 
 Json = Any
@@ -39,29 +39,36 @@ def read_places(path: str, document: str) -> tuple[Place, ...]:
 def _lines(place: Place) -> Iterator[str]:
     names: dict[Name, int] = {}
     entries = [_entry_document(entry, names) for entry in place.entries]
-    members = None
+    pieces = _pieces(entries)
+    head: Json = {"root": place.root, "name": place.name, "names": list(names), "entries": len(pieces)}
+    head |= {"modified_ns": place.modified_ns} | _unusual(place)
     if place.members is not None:
-        members = [[digest, one.offset, one.size] for digest, one in place.members.items()]
-    pieces = [*_pieces(entries), *_pieces(members or ())]
-    claims = (place.claims or {}).values()
-    yield _text(
-        {
-            "root": place.root,
-            "name": place.name,
-            "names": list(names),
-            "entries": len(_pieces(entries)),
-            "members": None if members is None else len(_pieces(members)),
-            "modified_ns": place.modified_ns,
-            "inside": place.inside,
-            "plain": place.plain,
-            "coalesce": place.coalesce,
-            "problems": place.problems,
-            "unpacked": place.unpacked,
-            "stamp": [place.stamp.size, place.stamp.modified_ns, place.stamp.inode] if place.stamp else None,
-            "claims": [[one.digest, one.member.offset, one.member.size, one.diff_id] for one in claims],
-        }
-    )
+        members = _pieces([[digest, one.offset, one.size] for digest, one in place.members.items()])
+        head["members"] = len(members)
+        pieces += members
+    yield _text(head)
     yield from map(_text, pieces)
+
+
+def _unusual(place: Place) -> Json:
+    """What is otherwise than in a folder below a root without a host."""
+    said: dict[str, Json] = {}
+    if not place.plain:
+        said["plain"] = False
+    if not place.coalesce:
+        said["coalesce"] = False
+    if place.inside:
+        said["inside"] = place.inside
+    if place.problems:
+        said["problems"] = place.problems
+    if place.unpacked is not None:
+        said["unpacked"] = place.unpacked
+    if place.stamp is not None:
+        said["stamp"] = [place.stamp.size, place.stamp.modified_ns, place.stamp.inode]
+    if place.claims:
+        claims = place.claims.values()
+        said["claims"] = [[one.digest, one.member.offset, one.member.size, one.diff_id] for one in claims]
+    return said
 
 
 def _entry_document(entry: Entry, names: dict[Name, int]) -> Json:
@@ -77,11 +84,11 @@ def _place(path: str, head: Json, lines: Iterator[str]) -> Place:
     name = next((one for one in names if own is not None and list(one) == own), None) or (own and _name(own))
     entries = tuple([_entry(one, names) for one in _items(head["entries"], lines)])
     members: Mapping[Digest, Member] | None = None
-    if head["members"] is not None:
+    if "members" in head:
         members = {Digest(one): Member(offset, size) for one, offset, size in _items(head["members"], lines)}
     claims = {
         Digest(digest): Claim(Digest(digest), Member(offset, size), Digest(diff_id))
-        for digest, offset, size, diff_id in head["claims"]
+        for digest, offset, size, diff_id in head.get("claims", ())
     }
     return Place(
         path=path,
@@ -89,13 +96,13 @@ def _place(path: str, head: Json, lines: Iterator[str]) -> Place:
         name=name,
         entries=entries,
         modified_ns=head["modified_ns"],
-        inside=head["inside"],
-        plain=head["plain"],
-        coalesce=head["coalesce"],
+        inside=head.get("inside", ""),
+        plain=head.get("plain", True),
+        coalesce=head.get("coalesce", True),
         members=members,
-        problems=tuple(head["problems"]),
-        unpacked=head["unpacked"],
-        stamp=Stamp(*head["stamp"]) if head["stamp"] else None,
+        problems=tuple(head.get("problems", ())),
+        unpacked=head.get("unpacked"),
+        stamp=Stamp(*head["stamp"]) if "stamp" in head else None,
         claims=claims or None,
     )
 

@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 
+from mirror import __version__
 from mirror.sources.place_document import FORMAT
 from mirror.sources.scan import Seen, Signature
-from mirror.sources.walk import Problem, Root
+from mirror.sources.scan_settings import Root
+from mirror.sources.walk import Problem
 from mirror.store.place_state import PlaceState, Row
 
 
@@ -65,7 +66,7 @@ def _rules(root: Root, own_hosts: frozenset[str]) -> str:
     """What, besides a file itself, decides how it is read."""
     key = (root, own_hosts)
     if key not in _known_rules:
-        said = (FORMAT, version("oci-mirror"), root, sorted(own_hosts), os.path.realpath(root.path))
+        said = (FORMAT, __version__, root, sorted(own_hosts), os.path.realpath(root.path))
         _known_rules[key] = hashlib.sha256(repr(said).encode("utf-8", "surrogateescape")).hexdigest()
     return _known_rules[key]
 

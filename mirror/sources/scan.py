@@ -17,8 +17,9 @@ from mirror.sources.place import Place
 from mirror.sources.place_document import write_places
 from mirror.sources.places import Places
 from mirror.sources.saved_folder import saved_tags
+from mirror.sources.scan_settings import Root
 from mirror.sources.shelf import Job, Shelf
-from mirror.sources.walk import Found, Problem, Root, walk
+from mirror.sources.walk import Found, Problem, walk
 from mirror.store.archive_file import Stamp
 from mirror.store.files import Unreadable, is_inside, raise_if_exhausted, read_regular
 
@@ -240,7 +241,7 @@ class Scanner:
         # A root that is itself a layout goes by its folder's name.
         name = namer.place(folder.parts or (os.path.basename(folder.real_root),))
         entries, problems = read_index(content, namer, name)
-        if repo_tags := saved_tags(folder.path, entries, inside):
+        if folder.saved and (repo_tags := saved_tags(folder.path, entries, inside)):
             entries, problems = read_index(content, namer, name, repo_tags)
         unnamed = any(not entry.namings for entry in entries)
         if name.problem and (unnamed or problems):

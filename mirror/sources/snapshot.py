@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -14,8 +15,7 @@ from mirror.sources.place import Entry, Member, Place
 Homes = Mapping[Digest, Sequence[Name]]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One entry that a tag may mean, and the place that lists it."""
 
     descriptor: Descriptor

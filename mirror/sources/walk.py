@@ -6,24 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mirror.oci.names import Host
 from mirror.sources.archive import EXTENSIONS
+from mirror.sources.archive_folders import MANIFEST_JSON
+from mirror.sources.scan_settings import Root
 from mirror.store.files import is_inside, raise_if_exhausted
 
 # Deeper folders are a mistake or a trap; repository names end at 255 characters anyway.
 MAX_DEPTH = 128
 # Links make several paths to one folder; a few that point at each other make more than anyone could visit.
 MAX_PATHS_TO_A_FOLDER = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """A folder of local content. `prefix` and `host` apply to the names of its places."""
-
-    path: str
-    prefix: str | None = None
-    host: Host | None = None
-    coalesce: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,8 @@ class Problem:
 class Found:
     """A layout folder or an archive file below the real path `real_root`; `parts` is its path below the root.
 
-    `linked`: a layout's own files are symbolic links, which may yet lead out of the root.
+    `linked`: a layout's own files are symbolic links, which may yet lead out of the root. `saved`: beside them lies
+    what `docker save` writes.
     """
 
     path: str
@@ -49,6 +41,7 @@ class Found:
     real_root: str
     is_archive: bool
     linked: bool = False
+    saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +79,8 @@ def walk(root: Root, problems: list[Problem], *, archives: bool) -> Iterator[Fou
         is_layout = "index.json" in children and ("oci-layout" in children or "blobs" in children)
         if is_layout:
             linked = any(children[name].is_symlink() for name in ("index.json", "oci-layout") if name in children)
-            yield Found(folder.path, folder.parts, real_root, is_archive=False, linked=linked)
+            saved = MANIFEST_JSON in children
+            yield Found(folder.path, folder.parts, real_root, is_archive=False, linked=linked, saved=saved)
             if len(children) == 3 and "blobs" in children and "oci-layout" in children:
                 continue  # the usual layout has nothing else
         ancestors = folder.ancestors | {identity}

@@ -23,6 +23,14 @@ def open_regular(path: str, root: str | None = None, *, follow: bool = True) -> 
     FIFOs and devices, which are opened without waiting and let go at once; FileNotFoundError where there is
     nothing; OSError where this process may open no more.
     """
+    fd, status = _opened(path, root, follow=follow)
+    try:
+        yield fd, status
+    finally:
+        os.close(fd)
+
+
+def _opened(path: str, root: str | None, *, follow: bool) -> tuple[int, os.stat_result]:
     try:
         fd = os.open(path, _OPEN_FLAGS | (0 if follow else os.O_NOFOLLOW))
     except (FileNotFoundError, NotADirectoryError):
@@ -38,9 +46,10 @@ def open_regular(path: str, root: str | None = None, *, follow: bool = True) -> 
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise Unreadable(f"{path}: not a regular file")
-        yield fd, status
-    finally:
+    except BaseException:
         os.close(fd)
+        raise
+    return fd, status
 
 
 def _path_of(fd: int, path: str) -> str:
@@ -59,16 +68,22 @@ def raise_if_exhausted(error: OSError) -> None:
 
 def read_regular(path: str, max_bytes: int, root: str | None = None, *, follow: bool = True) -> bytes:
     """All bytes of the regular file at `path`. Raises Unreadable beyond `max_bytes`, or as `open_regular`."""
-    with open_regular(path, root, follow=follow) as (fd, status):
+    fd, status = _opened(path, root, follow=follow)
+    try:
         if status.st_size > max_bytes:
             raise Unreadable(f"{path}: {status.st_size} bytes, at most {max_bytes} are read")
         return read_exactly(fd, 0, status.st_size)
+    finally:
+        os.close(fd)
 
 
 def read_exactly(fd: int, offset: int, size: int) -> bytes:
     """`size` bytes from `offset`, or fewer where the file ends before."""
-    pieces = []
-    while size > 0:
+    if len(first := os.pread(fd, size, offset)) == size:
+        return first
+    pieces = [first]
+    offset, size = offset + len(first), size - len(first)
+    while size > 0 and first:
         piece = os.pread(fd, size, offset)
         if not piece:
             break

@@ -1,16 +1,16 @@
 """HTTP connections of one endpoint: to itself, to its token services, and to hosts that redirects lead to."""
 
 import ssl
-from importlib.metadata import version
 from typing import Literal
 
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, ThreadedResolver
 
+from mirror import __version__
 from mirror.upstream.addresses import AddressGate
 from mirror.upstream.errors import Refused
 from mirror.upstream.settings import TlsSettings, UpstreamSettings
 
-USER_AGENT = f"mirror/{version('oci-mirror')}"
+USER_AGENT = f"mirror/{__version__}"
 # What one read takes from a socket at most; the blobs are what it is for.
 READ_BYTES = 256 * 1024
 

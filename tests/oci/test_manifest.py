@@ -23,7 +23,7 @@ def parse(document: Any, descriptor_type: str | None = None) -> ManifestLinks:
     return ManifestLinks.parse(json.dumps(document).encode(), descriptor_type)
 
 
-@given(st.builds(Descriptor, st.text(max_size=9), digests, st.integers(0, 1 << 63)))
+@given(st.tuples(st.text(max_size=9), digests, st.integers(0, 1 << 63)).map(lambda fields: Descriptor(*fields)))
 def test_a_descriptor_as_written_is_read_as_the_same_descriptor(descriptor: Descriptor) -> None:
     assert Descriptor.from_json(json.loads(json.dumps(descriptor.to_json()))) == descriptor
 

@@ -17,7 +17,7 @@ from mirror.sources.local import LocalContent
 from mirror.sources.merged import Content
 from mirror.sources.place import Place
 from mirror.sources.scan import Scanner
-from mirror.sources.walk import Root
+from mirror.sources.scan_settings import Root
 from mirror.store.generated import GeneratedManifests
 from mirror.store.remembered import RememberedNames
 from tests.content import LayoutWriter

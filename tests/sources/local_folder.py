@@ -11,10 +11,10 @@ from mirror.sources.adoption import find_homes
 from mirror.sources.archive_reader import ArchiveReader
 from mirror.sources.library import Library
 from mirror.sources.scan import Scan, Scanner
+from mirror.sources.scan_settings import Root
 from mirror.sources.shelf import Shelf
 from mirror.sources.snapshot import EMPTY, Snapshot
 from mirror.sources.view import Meaning, View
-from mirror.sources.walk import Root
 from mirror.store.archive_file import BLOCK_BYTES
 from mirror.store.archive_state import ArchiveState
 from mirror.store.body import FileSlice

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from mirror.sources.place import Place
 from mirror.sources.scan_feed import Heard, ScansEnded
-from mirror.sources.scan_process import ScanSettings
-from mirror.sources.walk import Root
+from mirror.sources.scan_settings import Root, ScanSettings
 from tests.content import LayoutWriter
 from tests.sources import archives
 from tests.sources.archives import layer, tar_of

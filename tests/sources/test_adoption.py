@@ -11,8 +11,8 @@ from mirror.oci.digest import Digest
 from mirror.sources.adoption import adopt, changed, find_homes
 from mirror.sources.library import Library
 from mirror.sources.scan import Scanner
+from mirror.sources.scan_settings import Root
 from mirror.sources.snapshot import Snapshot
-from mirror.sources.walk import Root
 from tests.content import LayoutWriter
 
 SBOM = "application/spdx+json"

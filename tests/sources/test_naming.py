@@ -11,8 +11,8 @@ from mirror.sources.layout import read_index
 from mirror.sources.naming import Namer, PlaceName
 from mirror.sources.place import Naming
 from mirror.sources.scan import Scanner
+from mirror.sources.scan_settings import Root
 from mirror.sources.snapshot import Snapshot
-from mirror.sources.walk import Root
 from tests.content import REF_NAME, LayoutWriter
 
 CONTAINERD = "io.containerd.image.name"

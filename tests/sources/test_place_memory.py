@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 
 from mirror.sources.scan import Scan
-from mirror.sources.scan_process import ScanSettings
-from mirror.sources.walk import Root
+from mirror.sources.scan_settings import Root, ScanSettings
+from mirror.sources.scanners import scanner_of
 from tests.sources.scans import FOLDERS, Content, settings_of, write, write_all
 
 
 def start(settings_: ScanSettings) -> Scan:
     """What a new process finds at its first scan, and remembers."""
-    scanner = settings_.scanner()
+    scanner = scanner_of(settings_)
     scan = scanner.scan()
     scanner.save()
     return scan
@@ -48,7 +48,7 @@ def warm(tmp_path: Path) -> ScanSettings:
 
 def remembered_and_old(warm: ScanSettings) -> Scan:
     """Scan until the clock of the file system tells that nothing can have changed unseen."""
-    scanner = warm.scanner()
+    scanner = scanner_of(warm)
     scan = scanner.scan()
     while scanner.scan().reads:
         pass

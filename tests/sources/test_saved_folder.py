@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mirror.oci.names import DOCKER_HUB, Name, Repository
 from mirror.sources.scan import Scanner
+from mirror.sources.scan_settings import Root
 from mirror.sources.snapshot import Snapshot
-from mirror.sources.walk import Root
 from tests.content import LayoutWriter
 
 APP = Name(DOCKER_HUB, Repository("team/app"))

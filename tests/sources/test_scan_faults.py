@@ -15,7 +15,8 @@ import pytest
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.sources.scan import Scan, Scanner
-from mirror.sources.walk import MAX_DEPTH, MAX_PATHS_TO_A_FOLDER, Problem, Root
+from mirror.sources.scan_settings import Root
+from mirror.sources.walk import MAX_DEPTH, MAX_PATHS_TO_A_FOLDER, Problem
 from tests.content import LayoutWriter, encode, write_by_rename
 from tests.running import Reply, eventually, get, running_mirror
 
@@ -313,7 +314,7 @@ def test_folders_beyond_the_depth_are_said_and_those_before_are_served(tmp_path:
 UNPRIVILEGED = """
 import os, sys
 from mirror.sources.scan import Scanner
-from mirror.sources.walk import Root
+from mirror.sources.scan_settings import Root
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for problem in (found := Scanner([Root(sys.argv[1])]).scan()).problems:
     print("problem", problem)

@@ -15,7 +15,9 @@ import pytest
 
 from mirror.sources.place import Place
 from mirror.sources.scan_feed import Heard, ScanFeed, ScansEnded
-from mirror.sources.scan_process import ScanProcess, ScanSettings
+from mirror.sources.scan_process import ScanProcess
+from mirror.sources.scan_settings import ScanSettings
+from mirror.sources.scanners import scanner_of
 from tests.content import write_by_rename
 from tests.running import get
 from tests.server_process import MirrorProcess
@@ -39,7 +41,8 @@ def wanted(tmp_path: Path, root: Path) -> ScanSettings:
 
 @pytest.fixture
 def process(wanted: ScanSettings) -> Iterator[ScanProcess]:
-    with ScanProcess(wanted) as process:
+    with ScanProcess() as process:
+        process.start(wanted)
         yield process
 
 
@@ -88,7 +91,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_only_what_changed_is_read_and_told(wanted: ScanSettings, root: Path) -> None:
-    scanner = wanted.scanner()
+    scanner = scanner_of(wanted)
     while scanner.look().reads:
         pass
     nothing = scanner.look()
@@ -102,7 +105,7 @@ def test_only_what_changed_is_read_and_told(wanted: ScanSettings, root: Path) ->
 def test_a_worker_hears_what_a_scan_finds(wanted: ScanSettings, feed: ScanFeed, root: Path) -> None:
     first = feed.next()
     assert first.changed
-    assert first.places == wanted.scanner().scan().places
+    assert first.places == scanner_of(wanted).scan().places
     feed.ask()
     again = feed.next()
     assert not again.changed
@@ -110,7 +113,7 @@ def test_a_worker_hears_what_a_scan_finds(wanted: ScanSettings, feed: ScanFeed, 
     write(root / "team" / "app3", Content(("new",)))
     feed.ask()
     after = heard(feed, lambda found: found.changed)
-    assert after.places == wanted.scanner().scan().places
+    assert after.places == scanner_of(wanted).scan().places
     assert len(ids(first.places) & ids(after.places)) == len(first.places) - 1
 
 
@@ -235,12 +238,52 @@ def test_another_user_hears_nothing(process: ScanProcess, feed: ScanFeed) -> Non
 
 
 def test_it_ends_with_its_context(process: ScanProcess, wanted: ScanSettings) -> None:
-    with ScanProcess(wanted) as other:
+    with ScanProcess() as other:
+        other.start(wanted)
         assert other.pid is not None
         assert is_running(other.pid)
     assert not is_running(other.pid)
     with pytest.raises(ScansEnded):
         ScanFeed(other.address).next()
+
+
+def test_it_can_be_loaded_before_it_is_known_what_to_look_through(wanted: ScanSettings) -> None:
+    with ScanProcess() as process:
+        process.load()
+        loaded = process.pid
+        process.start(wanted)
+        feed = ScanFeed(process.address)
+        assert feed.next().places == scanner_of(wanted).scan().places
+        assert process.pid == loaded
+        feed.close()
+
+
+def test_one_that_died_while_it_was_loading_is_started_again(wanted: ScanSettings) -> None:
+    with ScanProcess() as process:
+        process.load()
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.start(wanted)
+        feed = ScanFeed(process.address)
+        assert heard(feed, lambda found: bool(found.places))
+        feed.close()
+
+
+def test_one_that_never_gets_settings_ends_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    with ScanProcess() as process:
+        process.load()
+        loaded = process.pid
+    assert loaded is not None
+    assert not is_running(loaded)
+    owner = "import os; from mirror.sources.scan_process import *; s = ScanProcess(); s.load()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{owner}; print(s.pid, flush=True); os._exit(0)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wait_until(lambda: not is_running(int(done.stdout)))
+    assert (done.stderr, capfd.readouterr().err) == ("", "")
 
 
 def test_it_ends_with_its_owner_however_that_ends(tmp_path: Path, wanted: ScanSettings) -> None:
@@ -263,7 +306,8 @@ def test_it_ends_with_its_owner_however_that_ends(tmp_path: Path, wanted: ScanSe
 
 def own(tmp_path: Path, root: Path) -> None:
     """Own a scan process until killed."""
-    with ScanProcess(settings_of(tmp_path, root)) as process:
+    with ScanProcess() as process:
+        process.start(settings_of(tmp_path, root))
         ScanFeed(process.address).next()
         sys.stdout.write(f"{process.pid}\n")
         sys.stdout.flush()
@@ -337,8 +381,8 @@ def served_by_all(mirror: MirrorProcess, target: str) -> bool:
 
 def scanners(pid: int) -> list[int]:
     """The scan processes of a server, whichever of its threads or workers started them."""
-    found = children(pid, b"scan_process")
-    return found + [one for worker in children(pid, b"spawn_main") for one in children(worker, b"scan_process")]
+    found = children(pid, b"scan_child")
+    return found + [one for worker in children(pid, b"spawn_main") for one in children(worker, b"scan_child")]
 
 
 def children(pid: int, command: bytes) -> list[int]:

@@ -12,8 +12,8 @@ from mirror.oci.names import Name, Repository
 from mirror.sources.adoption import Adoption, find_homes
 from mirror.sources.library import Library
 from mirror.sources.scan import Scanner
+from mirror.sources.scan_settings import Root
 from mirror.sources.snapshot import EMPTY, Snapshot
-from mirror.sources.walk import Root
 from tests.serving import serving
 from tests.sources.scans import FOLDERS, Content, write, write_all
 
