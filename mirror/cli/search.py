@@ -53,7 +53,7 @@ def _local(config: Config, parameters: Parameters, limit: int | None) -> dict[st
     items: list[Any] = []
     with search_now(config) as (_, _, index):
         while True:
-            found = index.search(query, lambda _: True)
+            found = index.search(query)
             items += document_of(found)["items"]
             if not found.more or (limit is not None and len(items) >= limit):
                 return {"total": found.total, "items": items[:limit]}

@@ -23,10 +23,18 @@ class Access(Protocol):
         """Whether the repository exists for this reader: what may not be read is answered as unknown."""
         ...
 
+    def may_read_all(self, identity: Identity) -> bool:
+        """Whether `may_read` is true of any name, so that tens of thousands need not be asked for one by one."""
+        ...
+
 
 class Everyone:
     """Whoever reaches the mirror may read all of it."""
 
     def may_read(self, identity: Identity, name: Name) -> bool:
         """See `Access.may_read`."""
+        return True
+
+    def may_read_all(self, identity: Identity) -> bool:
+        """See `Access.may_read_all`."""
         return True

@@ -54,7 +54,8 @@ def search_endpoint(index: SearchIndex) -> ExtensionEndpoint:
 
         complete = await _completed(index)
         async with turn:
-            found = await asyncio.to_thread(index.search, query, may_read)
+            readable = None if ask.access.may_read_all(ask.identity) else may_read
+            found = await asyncio.to_thread(index.search, query, readable)
         headers = {} if complete else dict(INCOMPLETE)
         if found.more:
             headers |= next_link(ask.route, {"cursor": cursor_after(query, found)})

@@ -59,13 +59,14 @@ class SearchIndex:
             self._writer.execute("UPDATE state SET complete = 0")
             self._writer.commit()
 
-    def search(self, query: Query, may_read: Callable[[str], bool]) -> Found:
-        """A page of what may be read, and how much there is in all. Raises sqlite3.Error."""
+    def search(self, query: Query, may_read: Callable[[str], bool] | None = None) -> Found:
+        """A page of what may be read (None: everything), and how much there is in all. Raises sqlite3.Error."""
         with self._reading:
             # In one transaction: what comes between would be a name that nobody was asked about.
             self._reader.execute("BEGIN")
             try:
-                hidden = [number for number, name in self._all_names() if not may_read(name)]
+                names = self._all_names() if may_read is not None else ()
+                hidden = [number for number, name in names if may_read is not None and not may_read(name)]
                 pages = Pages(self._reader, query, conditions(query, hidden), self._walk_limits)
                 return pages.repositories() if query.kind == "repository" else pages.rows()
             finally:

@@ -6,7 +6,7 @@ fits lies far behind, such a walk takes longer than the sort, so it ends after s
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mirror.store.search_entry import split_listed
@@ -22,7 +22,7 @@ _COLUMNS = ", ".join(
         *(_TEXT.format("platforms"), "size", "created", "first_seen", "annotations", "weight"),
     )
 )
-_GROUP_COLUMNS = "name, max(size), max(created), min(first_seen), repository"
+_GROUP_COLUMNS = "repository, name, max(size), max(created), min(first_seen), group_concat(DISTINCT platforms)"
 # What the sort's keys are of a repository, which has no tag and no version.
 _GROUP_KEYS = {
     "name": "name",
@@ -79,9 +79,10 @@ class Pages:
         select = f"SELECT {_COLUMNS}, {', '.join(query.keys)} FROM rows"  # noqa: S608 ours
         found = self._walked(f"{select} INDEXED BY rows_by_{query.sort}", query.keys, query.after, total)
         if found is None:
-            fits = self._beyond(self._fits, query.keys, query.after)
-            # `+`: in no index's order, which would be a walk to its end.
-            found = self._first(f"{select} {fits.where}", [f"+{key}" for key in query.keys], fits.values)
+            # `+`: by no index, neither in its order nor from a place in it, which would be a walk to its end.
+            keys = [f"+{key}" for key in query.keys]
+            fits = self._beyond(self._fits, keys, query.after)
+            found = self._first(f"{select} {fits.where}", keys, fits.values)
         shown = found[: min(query.limit, _fitting([row[11] for row in found]))]
         annotations = self._annotations([row[10] for row in shown])
         return Found(total, [_row(row, annotations) for row in shown], len(found) > len(shown))
@@ -90,12 +91,12 @@ class Pages:
         """Repositories that have anything that fits."""
         query, fits = self._query, self._fits
         # Not `count(DISTINCT repository)`, which keeps a set where passing by each is enough.
-        counted = f"SELECT count(*) FROM (SELECT 1 FROM rows {fits.where} GROUP BY repository)"  # noqa: S608 ours
+        counted = f"SELECT count(*) FROM (SELECT DISTINCT repository FROM rows {fits.where})"  # noqa: S608 ours
         (total,) = self._execute(counted, fits.values).fetchone()
         if not total or not query.limit:
             return Found(total, (), more=False)
         keys = [_GROUP_KEYS[key] for key in query.keys]
-        select = f"SELECT {_GROUP_COLUMNS}, {', '.join(keys)} FROM rows"  # noqa: S608 ours
+        select = f"SELECT repository, {', '.join(keys)} FROM rows"  # noqa: S608 ours
         found = None
         if query.sort in ("name", "version"):
             # They differ by their names alone.
@@ -106,9 +107,7 @@ class Pages:
             group = f"GROUP BY repository {having.where.replace('WHERE', 'HAVING', 1)}"
             found = self._first(f"{select} {fits.where} {group}", keys, (*fits.values, *having.values))
         shown = found[: query.limit]
-        platforms = self._platforms([row[4] for row in shown])
-        rows = [_repository(row, platforms.get(row[4], set())) for row in shown]
-        return Found(total, rows, len(found) > len(shown))
+        return Found(total, self._groups(shown), len(found) > len(shown))
 
     def _walked(
         self, select: str, keys: Sequence[str], after: tuple[Any, ...] | None, total: int, group: str = ""
@@ -141,17 +140,22 @@ class Pages:
             return fits
         return fits.also(_compared(keys, "<" if self._query.descending else ">"), *after)
 
-    def _platforms(self, repositories: Sequence[int]) -> dict[int, set[str]]:
-        """Those of all that fits, by repository."""
-        fits = self._fits.also("repository IN (SELECT value FROM json_each(?))", json.dumps(list(repositories)))
-        listed = self._execute(
-            f"SELECT DISTINCT repository, {_TEXT.format('platforms')} FROM rows {fits.where}",  # noqa: S608 ours
-            fits.values,
+    def _groups(self, shown: Rows) -> Sequence[Row]:
+        """What there is to say of these repositories, of all that fits in them."""
+        numbers = json.dumps([number for number, *_ in shown])
+        fits = self._fits.also("repository IN (SELECT value FROM json_each(?))", numbers)
+        told = self._execute(f"SELECT {_GROUP_COLUMNS} FROM rows {fits.where} GROUP BY repository", fits.values)  # noqa: S608 ours
+        facts = {repository: rest for repository, *rest in told}
+        platforms = self._platforms({one for *_, listed in facts.values() for one in listed.split(",")})
+        return [_repository(facts[number], platforms, key) for number, *key in shown]
+
+    def _platforms(self, sets: Iterable[str]) -> Mapping[str, Sequence[str]]:
+        """Those of each set, by the set's number."""
+        found = self._execute(
+            "SELECT id, text FROM texts WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps([*map(int, sets)]),),
         )
-        found: dict[int, set[str]] = {}
-        for repository, platforms in listed:
-            found.setdefault(repository, set()).update(split_listed(platforms))
-        return found
+        return {str(number): split_listed(text) for number, text in found}
 
     def _annotations(self, listed: Sequence[str]) -> Mapping[str, tuple[str, str]]:
         """Keys and values, by the numbers that stand for them in these rows."""
@@ -185,8 +189,9 @@ def _row(row: tuple[Any, ...], annotations: Mapping[str, tuple[str, str]]) -> Ro
     )
 
 
-def _repository(row: tuple[Any, ...], platforms: set[str]) -> Row:
-    name, size, created, first_seen, _, *key = row
+def _repository(facts: Sequence[Any], platforms: Mapping[str, Sequence[str]], key: Sequence[Any]) -> Row:
+    name, size, created, first_seen, listed = facts
+    distinct = {platform for number in listed.split(",") for platform in platforms[number]}
     return Row(
-        *(name, "", "", None, None, None, tuple(sorted(platforms))), *(size, created, first_seen, {}, tuple(key))
+        *(name, "", "", None, None, None, tuple(sorted(distinct))), *(size, created, first_seen, {}, tuple(key))
     )

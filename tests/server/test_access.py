@@ -24,6 +24,9 @@ class Hiding:
     def may_read(self, identity: Identity, name: Name) -> bool:
         return SECRET not in name.repository
 
+    def may_read_all(self, identity: Identity) -> bool:
+        return False
+
 
 @pytest.fixture
 async def mirror(hub: Hub, tmp_path: Path) -> AsyncIterator[Mirror]:
