@@ -13,8 +13,8 @@ from mirror.store.threads import PIECE_BYTES, read_piece
 
 log = logging.getLogger(__name__)
 
-# So many bytes at first: where many begin at once, the first of each wait for those of the others.
-_FIRST_BYTES = 64 * 1024
+# So few bytes at first: where many begin at once, the first of each wait for those of the others.
+_FIRST_BYTES = 4 * 1024
 # A read is far ahead of a fill that needs longer than this to get there.
 _FAR_SECONDS = 1.0
 

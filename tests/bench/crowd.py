@@ -72,11 +72,19 @@ class Crowd:
         """Read, all of them; in this process."""
         expected = memoryview(block() * 3)
         with selectors.DefaultSelector() as selector:
-            connections = [_Connection(self, reader, selector) for reader in self.readers]
+
+            def take(wait_seconds: float) -> None:
+                for key, _ in selector.select(wait_seconds):
+                    key.data.ready(expected)
+
+            connections = []
+            for reader in self.readers:
+                connections.append(_Connection(self, reader, selector))
+                # Clients are machines of their own: that others are still being opened is no delay of this one's.
+                take(0)
             deadline = time.monotonic() + _PATIENCE_SECONDS
             while selector.get_map() and time.monotonic() < deadline:
-                for key, _ in selector.select(1):
-                    key.data.ready(expected)
+                take(1)
             for connection in connections:
                 connection.socket.close()
         return [connection.met for connection in connections]
