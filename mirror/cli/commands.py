@@ -4,11 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from mirror import logs
 from mirror.config import Config, ConfigError, load
-from mirror.sources.scan_process import ScanProcess
+
+if TYPE_CHECKING:
+    from mirror.sources.scan_process import ScanProcess
 
 SEARCH_OPTIONS = (
     *("q", "kind", "type", "platform", "digest", "since", "until", "created_since", "created_until"),
@@ -25,7 +27,7 @@ class Overrides(TypedDict):
     workers: str | None
 
 
-def run(options: argparse.Namespace, scans: ScanProcess | None = None) -> int:
+def run(options: argparse.Namespace, scans: "ScanProcess | None" = None) -> int:
     """Run the command that the options name and return its exit status. `scans` looks for what `serve` serves."""
     try:
         status = _load_and_run(options, scans)
@@ -53,7 +55,7 @@ def _drop_output() -> None:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
-def _load_and_run(options: argparse.Namespace, scans: ScanProcess | None) -> int:
+def _load_and_run(options: argparse.Namespace, scans: "ScanProcess | None") -> int:
     overrides: Overrides = {
         "layouts": options.layouts or (),
         "cache": options.cache,

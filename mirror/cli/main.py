@@ -21,8 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands.run(options)
     # Before anything is loaded and any thread is there: a start takes long enough for a reload or Ctrl-C to come.
     signals.hold()
+    from mirror.cli.limits import raise_file_limit
     from mirror.sources.scan_process import ScanProcess
 
+    raise_file_limit()
     with ScanProcess() as scans:
         # It loads what it needs while the configuration is read here.
         scans.load()

@@ -12,7 +12,6 @@ from mirror.server.extensions import ExtensionAsk, ExtensionEndpoint
 from mirror.server.paging import MAX_N
 
 SPEC_VERSION = "1.1.1"
-# Read once: it lies in a file.
 
 
 def features_endpoint(further: Mapping[str, Any]) -> ExtensionEndpoint:

@@ -35,7 +35,7 @@ def settle() -> None:
     """What lives now will live long: it is never looked through again. Once in a process, when it is ready.
 
     From then on mostly young objects are looked through by themselves, some thousands at a time, which takes a few
-    milliseconds. For what is left, whoever stays longer collects every `COLLECT_SECONDS`.
+    milliseconds. For what is left, a server collects every `COLLECT_SECONDS`.
     """
     gc.freeze()
     gc.set_threshold(*_MOSTLY_YOUNG)

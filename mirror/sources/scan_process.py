@@ -73,10 +73,13 @@ class ScanProcess:
             self._closing.set()
             if self._process is not None:
                 self._process.kill()
+        # A disk that hangs holds even who was killed.
         if self._keeper.ident is not None:
-            self._keeper.join(_STOP_SECONDS)  # a disk that hangs holds even who was killed
-        else:
-            self._wait()
+            self._keeper.join(_STOP_SECONDS)
+        elif self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_SECONDS)
+            self._let_go(self._process)
         if self._listener is not None:
             self._listener.close()
 
@@ -103,39 +106,55 @@ class ScanProcess:
         """The exit status of the process, once it has ended; None where it could not be started."""
         if self._process is None:
             return None
-        with self._process:  # its pipe is closed behind it
-            return self._process.wait()
+        status = self._process.wait()
+        self._let_go(self._process)
+        return status
+
+    @staticmethod
+    def _let_go(process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None  # noqa: S101 it is a pipe
+        with suppress(BrokenPipeError):  # settings that it did not live to read are still to be sent
+            process.stdin.close()
+
+    @staticmethod
+    def _listen() -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            # The kernel gives a free abstract address: no file that a full disk refuses, none to be cleared away.
+            listener.bind("")
+            listener.listen()
+        except BaseException:
+            listener.close()
+            raise
+        return listener
 
     def _spawn(self) -> None:
-        if self._listener is None:
-            self._listener = socket.socket(socket.AF_UNIX)
-            # The kernel gives a free abstract address: no file that a full disk refuses, none to be cleared away.
-            self._listener.bind("")
-            self._listener.listen()
-            self.address = self._listener.getsockname()
+        listener = self._listener = self._listener or self._listen()
+        self.address = listener.getsockname()
         code = (
             f"import sys; sys.path.append({_PACKAGES!r}); "
-            f"from mirror.sources.scan_child import serve; serve({self._listener.fileno()})"
+            f"from mirror.sources.scan_child import serve; serve({listener.fileno()})"
         )
         with self._lock:
+            self._process = None
             if self._closing.is_set():
                 return
-            self._process = None
             # Signals to the whole group must not reach it before it ignores them.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, OWNERS_SIGNALS)
             try:
                 # -P: what lies in the working directory is no module of ours.
                 self._process = subprocess.Popen(  # noqa: S603 the command is ours
-                    [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, pass_fds=[self._listener.fileno()]
+                    [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, pass_fds=[listener.fileno()]
                 )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _tell(self) -> None:
         """Have it begin. Its standard input stays open as long as this process lives."""
-        if self._process is None:
+        process = self._process
+        if process is None:
             return
-        assert self._process.stdin is not None  # noqa: S101 it is a pipe
-        with suppress(BrokenPipeError):  # it died at once, as `_keep` will see
-            pickle.dump(self._settings, self._process.stdin)
-            self._process.stdin.flush()
+        assert process.stdin is not None  # noqa: S101 it is a pipe
+        with suppress(BrokenPipeError):  # it has died, as `_keep` will see
+            pickle.dump(self._settings, process.stdin)
+            process.stdin.flush()

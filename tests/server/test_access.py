@@ -64,7 +64,12 @@ async def test_a_hidden_repository_is_in_no_list_and_in_no_count(mirror: Mirror,
 
 
 @pytest.mark.parametrize(
-    "target", ["/v2/_catalog", "/v2/_mirror/search", "/v2/_mirror/search?sort=size&kind=version"]
+    "target",
+    [
+        "/v2/_catalog",
+        *("/v2/_mirror/search", "/v2/_mirror/search?sort=size&kind=version"),
+        *("/v2/_mirror/search?kind=repository", "/v2/_mirror/search?kind=repository&sort=size&order=desc"),
+    ],
 )
 async def test_no_link_to_a_next_page_tells_of_it(mirror: Mirror, target: str) -> None:
     """A link holds where its page ended; it leads past what is hidden, and is not there when only that is left."""

@@ -222,7 +222,7 @@ def walk(index: SearchIndex, search: Mapping[str, str]) -> Iterator[tuple[int, l
     cursor: dict[str, str] = {}
     while True:
         query = read_query([*search.items(), *cursor.items()])
-        found = index.search(query)
+        found = index.search(query, lambda _: True)
         document = document_of(found)
         assert len(document["items"]) <= int(search.get("n", 100))
         yield document["total"], document["items"]

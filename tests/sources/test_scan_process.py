@@ -26,6 +26,8 @@ from tests.sources import archives
 from tests.sources.archives import layer, tar_of
 from tests.sources.scans import Content, settings_of, write, write_all
 
+FEW_FILES = 512
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -261,9 +263,12 @@ def test_it_can_be_loaded_before_it_is_known_what_to_look_through(wanted: ScanSe
 def test_one_that_died_while_it_was_loading_is_started_again(wanted: ScanSettings) -> None:
     with ScanProcess() as process:
         process.load()
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
+        loaded = process.pid
+        assert loaded is not None
+        os.kill(loaded, signal.SIGKILL)
+        wait_until(lambda: not is_running(loaded))
         process.start(wanted)
+        wait_until(lambda: process.pid != loaded)
         feed = ScanFeed(process.address)
         assert heard(feed, lambda found: bool(found.places))
         feed.close()
@@ -322,6 +327,25 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path, root: Path) -> Iterat
     )
     with MirrorProcess(tmp_path / "mirror.log", "--config", str(config)) as mirror:
         yield mirror
+
+
+@pytest.mark.parametrize("mirror", [2], indirect=True)
+def test_every_process_may_open_as_many_files_as_the_system_lets_it(
+    few_files: None, mirror: MirrorProcess, root: Path
+) -> None:
+    wait_until(lambda: len(children(mirror.pid, b"spawn_main")) == 2)
+    for pid in (mirror.pid, *children(mirror.pid, b"spawn_main"), *scanners(mirror.pid)):
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        assert soft == hard > FEW_FILES
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """What is started within may open few files by default, as on most systems."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_server_goes_on_when_its_scan_process_is_killed(mirror: MirrorProcess, root: Path) -> None:
