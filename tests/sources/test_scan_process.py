@@ -329,23 +329,15 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path, root: Path) -> Iterat
         yield mirror
 
 
-@pytest.mark.parametrize("mirror", [2], indirect=True)
-def test_every_process_may_open_as_many_files_as_the_system_lets_it(
-    few_files: None, mirror: MirrorProcess, root: Path
-) -> None:
-    wait_until(lambda: len(children(mirror.pid, b"spawn_main")) == 2)
-    for pid in (mirror.pid, *children(mirror.pid, b"spawn_main"), *scanners(mirror.pid)):
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        assert soft == hard > FEW_FILES
-
-
-@pytest.fixture
-def few_files() -> Iterator[None]:
-    """What is started within may open few files by default, as on most systems."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+def test_every_process_may_open_as_many_files_as_the_system_lets_it(tmp_path: Path, root: Path) -> None:
+    mirror = MirrorProcess(tmp_path / "mirror.log", "--layouts", str(root), "--workers", "2", "--cache", "cache")
+    mirror.command = ["sh", "-c", f'ulimit -Sn {FEW_FILES}; exec "$@"', "sh", *mirror.command]
+    with mirror:
+        workers = children(mirror.pid, b"spawn_main")
+        assert len(workers) == 2
+        for pid in (mirror.pid, *workers, *scanners(mirror.pid)):
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            assert soft == hard > FEW_FILES
 
 
 def test_a_server_goes_on_when_its_scan_process_is_killed(mirror: MirrorProcess, root: Path) -> None:
