@@ -79,11 +79,8 @@ def read_regular(path: str, max_bytes: int, root: str | None = None, *, follow: 
 
 def read_exactly(fd: int, offset: int, size: int) -> bytes:
     """`size` bytes from `offset`, or fewer where the file ends before."""
-    if len(first := os.pread(fd, size, offset)) == size:
-        return first
-    pieces = [first]
-    offset, size = offset + len(first), size - len(first)
-    while size > 0 and first:
+    pieces = []
+    while size > 0:
         piece = os.pread(fd, size, offset)
         if not piece:
             break

@@ -65,8 +65,9 @@ class SearchIndex:
             # In one transaction: what comes between would be a name that nobody was asked about.
             self._reader.execute("BEGIN")
             try:
-                names = self._all_names() if may_read is not None else ()
-                hidden = [number for number, name in names if may_read is not None and not may_read(name)]
+                hidden: list[int] = []
+                if may_read is not None:
+                    hidden = [number for number, name in self._all_names() if not may_read(name)]
                 pages = Pages(self._reader, query, conditions(query, hidden), self._walk_limits)
                 return pages.repositories() if query.kind == "repository" else pages.rows()
             finally:

@@ -335,7 +335,8 @@ def test_every_process_may_open_as_many_files_as_the_system_lets_it(tmp_path: Pa
     with mirror:
         workers = children(mirror.pid, b"spawn_main")
         assert len(workers) == 2
-        for pid in (mirror.pid, *workers, *scanners(mirror.pid)):
+        (scanner,) = scanners(mirror.pid)
+        for pid in (mirror.pid, *workers, scanner):
             soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             assert soft == hard > FEW_FILES
 
