@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mirror.oci.names import Host
 from mirror.sources.source import Origin
 from mirror.store.body import BlobBody, body_size
+from mirror.store.threads import PIECE_BYTES
 
 # On every answer below /v2/ (design, HTTP).
 API_HEADERS: Mapping[str, str] = {
@@ -91,6 +92,23 @@ class Answer:
         if any(map(_CONTROL.search, lines)):
             raise ValueError("a header of an answer holds control characters")
         return "\r\n".join([*lines, "Date: "]).encode()
+
+    def message(self, closes: bool) -> bytes | None:
+        """All of it as HTTP/1.1 sends it, on a connection that ends with it or not.
+
+        None where its body is not in memory, or so long that every client who is slow would have it wait there.
+        Raises ValueError as `head` does.
+        """
+        clock = CLOCK.tick()
+        tail = clock.last_tail if closes else clock.tail
+        if not self.send_body or self.start == self.stop:
+            return self.head + tail
+        body = self.body
+        if type(body) is not bytes or self.stop - self.start > PIECE_BYTES:
+            return None
+        if self.stop - self.start != len(body):
+            body = body[self.start : self.stop]
+        return b"".join((self.head, tail, body))
 
     def with_headers(self, headers: Mapping[str, str]) -> "Answer":
         """The same answer with further headers."""

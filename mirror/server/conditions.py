@@ -78,5 +78,5 @@ def _ranged(found: Answer, asked: str) -> Answer:
     if positions is None:
         return found
     start, stop = positions
-    content_range = {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}
-    return replace(found.with_headers(content_range), status=206, start=start, stop=stop)
+    headers = {**found.headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
+    return replace(found, headers=headers, status=206, start=start, stop=stop)

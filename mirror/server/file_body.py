@@ -5,8 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Self
 
-from aiohttp import web
-
+from mirror.server.outlet import Outlet
 from mirror.store.body import FileSlice
 from mirror.store.threads import PIECE_BYTES, read_cached, read_piece
 
@@ -48,8 +47,9 @@ class Direct:
         if not self._transport.is_closing():
             self._transport.set_write_buffer_limits()
 
-    async def send(self, response: web.StreamResponse, file: FileSlice, start: int, stop: int) -> None:
+    async def send(self, outlet: Outlet, file: FileSlice, start: int, stop: int) -> None:
         """Those bytes, behind the head. Raises BodyBroken, OSError; ConnectionError where the client is gone."""
+        outlet.flush()
         position, end = file.offset + start, file.offset + stop
         paused_at = position
         while position < end:
@@ -59,7 +59,7 @@ class Direct:
             rest = bytes(piece[sent : sent + REST_BYTES])
             position += sent + len(rest)
             if rest:
-                await response.write(rest)
+                await outlet.write(rest)
             elif position < end and position - paused_at >= TURN_BYTES:
                 await asyncio.sleep(0)
                 paused_at = position

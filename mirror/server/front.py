@@ -1,27 +1,28 @@
 """The fast path: a protocol before aiohttp's that answers from memory, in one write, what needs nothing else.
 
-Whatever it does not understand, cannot answer from memory, or fails at, it leaves unread to aiohttp's connection,
-which asks the same `find` and sends the same bytes: without this module all is as it is with it, only slower.
+What is not in memory a `Delivery` sends. Whatever it does not understand, or fails at, it leaves unread to aiohttp's
+connection, which asks the same `find` and sends the same bytes: without this module all is as it is with it, only
+slower.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
-from mirror.server.answer import CLOCK, Answer
+from mirror.server.answer import Answer
+from mirror.server.delivery import Deliveries, Delivery, Lender
 from mirror.server.heads import END, MAX_HEAD_BYTES, Head, Heads
-from mirror.server.registry import Registry
+from mirror.server.registry import Pending, Registry
 from mirror.server.request import Request
-from mirror.store.threads import PIECE_BYTES
 
 MAX_PIPELINED = 32
 
 # The request, the answer, and who asked.
 LogAnswer = Callable[[Request, Answer, str | None], None]
 
-
-# Lets aiohttp go on with a connection, as if what is given had not been read; for one request only, or for good.
-HandOver = Callable[["Front", bytes, bool], None]
+# Lets aiohttp go on with a connection, as if what is given had not been read.
+HandOver = Callable[["Front", bytes], None]
 
 
 class Fronts:
@@ -36,7 +37,7 @@ class Fronts:
         self.heads = Heads()
         # Those that hold a connection now.
         self.holding: set[Front] = set()
-        self.ending = False
+        self.deliveries = Deliveries()
         self._idle_timeout_seconds = idle_timeout_seconds
         self._loop = asyncio.get_running_loop()
         self._sweeping: asyncio.TimerHandle | None = None
@@ -47,17 +48,23 @@ class Fronts:
         return Front(self, self._loop)
 
     def close(self) -> None:
-        """End every connection that waits for a request, once what was written to it is sent."""
-        self.ending = True
+        """End every connection that waits for a request, once what was written to it is sent; others later."""
+        self.deliveries.ending = True
         if self._sweeping is not None:
             self._sweeping.cancel()
         for front in list(self.holding):
             front.transport.close()
 
-    def abort(self) -> None:
+    async def abort(self) -> None:
         """Cut what is left."""
-        for front in list(self.holding):
-            front.transport.abort()
+        for transport in list(self.transports()):
+            transport.abort()
+        await self.deliveries.stop()
+
+    def transports(self) -> Iterator[asyncio.Transport]:
+        """Of every connection that is not aiohttp's."""
+        yield from (front.transport for front in self.holding)
+        yield from (delivery.transport for delivery in self.deliveries.holding)
 
     def _sweep(self) -> None:
         """One timer for all of them: one for each would cost every answer a part of its time."""
@@ -85,6 +92,8 @@ class Front(asyncio.Protocol):
         self.active_at = loop.time()
         # More is written than the client takes: nothing is read till it has.
         self.is_paused = False
+        # What has the connection meanwhile.
+        self._delivery: Delivery | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -92,7 +101,7 @@ class Front(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._remote = str(peer[0]) if isinstance(peer, (tuple, list)) else peer
         self._fronts.holding.add(self)
-        if self._fronts.ending:
+        if self._fronts.deliveries.ending:
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -111,52 +120,53 @@ class Front(asyncio.Protocol):
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Answer what can be answered at once; aiohttp gets the rest."""
+        """Answer what can be answered; aiohttp gets the rest."""
         self.active_at = self._time()
         head = self._read(data)
         if head is None:
             self._answer_several(data)
         elif not self._answer(head):
-            self._hand_over(data, once=not head.closes)
-        elif head.closes:
-            self.transport.close()
+            self._hand_over(data)
 
-    def give_back(self, behind: bytes, is_paused: bool) -> None:
-        """Take the connection again: aiohttp's has answered, and nothing is left in it. `behind` came meanwhile."""
+    def note(self, request: Request, answer: Answer) -> None:
+        """Count and log an answer that goes out."""
+        self._sent(request.method, answer)
+        if self._log_answer is not None:
+            self._log_answer(request, answer, self._remote)
+
+    def _answer(self, head: Head) -> bool:
+        """Whether it was answered, or is being: nothing is sent before everything has gone well."""
+        request = head.request
+        try:
+            found = self._find(request)
+            message = found.message(head.closes) if type(found) is Answer else None
+        except Exception:
+            return False
+        if message is None or type(found) is not Answer:
+            self._deliver(head, found)
+            return True
+        self.note(request, found)
+        self.transport.write(message)
+        if head.closes:
+            self.transport.close()
+        return True
+
+    def _deliver(self, head: Head, found: Answer | Pending) -> None:
+        self._fronts.holding.discard(self)
+        lender = Lender(self.transport, self.is_paused, partial(self.note, head.request), self._take_back)
+        self._delivery = self._fronts.deliveries.start(lender, head, found)
+
+    def _take_back(self, behind: bytes, is_paused: bool) -> None:
         self.active_at = self._time()
+        self._delivery = None
         self.transport.set_protocol(self)
         self._fronts.holding.add(self)
+        self.is_paused = False
         self.transport.resume_reading()
         if is_paused:
             self.pause_writing()
         if behind:
             self.data_received(behind)
-
-    def _answer(self, head: Head) -> bool:
-        """Whether it was answered: nothing is sent before everything has gone well."""
-        request = head.request
-        try:
-            found = self._find(request)
-            if type(found) is not Answer or type(found.body) is not bytes:
-                return False
-            clock = CLOCK.tick()
-            tail = clock.last_tail if head.closes else clock.tail
-            if not found.send_body or found.start == found.stop:
-                message = found.head + tail
-            elif found.stop - found.start == len(found.body) <= PIECE_BYTES:
-                message = b"".join((found.head, tail, found.body))
-            elif found.stop - found.start <= PIECE_BYTES:
-                message = b"".join((found.head, tail, found.body[found.start : found.stop]))
-            else:
-                # In one write it would wait in memory, for every client that is slow.
-                return False
-        except Exception:
-            return False
-        self._sent(request.method, found)
-        if self._log_answer is not None:
-            self._log_answer(request, found, self._remote)
-        self.transport.write(message)
-        return True
 
     def _answer_several(self, data: bytes) -> None:
         """Requests that came together; what is no whole request ends it."""
@@ -168,14 +178,15 @@ class Front(asyncio.Protocol):
             if head is None or (head.closes and end < len(data)) or not self._answer(head):
                 break
             position = end
-            if head.closes:
-                self.transport.close()
             if position == len(data):
+                return
+            if self._delivery is not None:
+                self._delivery.data_received(data[position:])
                 return
             if self.is_paused:
                 break
-        self._hand_over(data[position:], once=False)
+        self._hand_over(data[position:])
 
-    def _hand_over(self, data: bytes, *, once: bool) -> None:
+    def _hand_over(self, data: bytes) -> None:
         self._fronts.holding.discard(self)
-        self._fronts.hand_over(self, data, once)
+        self._fronts.hand_over(self, data)

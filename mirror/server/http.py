@@ -5,6 +5,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from aiohttp import web
@@ -12,10 +13,11 @@ from aiohttp import web
 from mirror.logs import event
 from mirror.server.access_log import AccessLog
 from mirror.server.answer import Answer
+from mirror.server.outlet import AiohttpOutlet
 from mirror.server.protocol import Server, answering
 from mirror.server.registry import Registry
 from mirror.server.request import Request
-from mirror.server.send import send
+from mirror.server.send import respond
 from mirror.server.stalls import SEND_TIMEOUT_SECONDS, Stalls
 
 log = logging.getLogger(__name__)
@@ -127,17 +129,12 @@ class Listener:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         with answering(request):
             asked = Request.read(request.method, request.raw_path, request.headers)
-            found = self.registry.find(asked)
-            if isinstance(found, Answer):
-                return await self._send(request, asked, found)
-            async with found.answer() as answer:
-                return await self._send(request, asked, answer)
+            outlet = AiohttpOutlet(request)
+            note = partial(self._note, asked, request.remote)
+            await respond(outlet, asked.target, self.registry.find(asked), note)
+            return outlet.response
 
-    async def _send(self, request: web.BaseRequest, asked: Request, answer: Answer) -> web.StreamResponse:
-        self._note(asked, answer, request.remote)
-        return await send(request, answer)
-
-    def _note(self, request: Request, answer: Answer, remote: str | None) -> None:
+    def _note(self, request: Request, remote: str | None, answer: Answer) -> None:
         """Count and log an answer that goes out."""
         self.registry.sent(request.method, answer)
         if self._access_log is not None:

@@ -19,42 +19,14 @@ from mirror.server.registry import Registry
 
 log = logging.getLogger(__name__)
 
-# What is taken of further requests while one is being answered.
-MAX_BEHIND_BYTES = 64 * 1024
-
 
 class Connection(web.RequestHandler):
     """One client's connection. `is_answering` while a request of it is being answered."""
 
     is_answering = False
-    # Whom the client goes back to after the answer to the one request that it was lent for.
-    lender: Front | None = None
-    # What came behind that request: the front's to read. Of a client that sends on and on no more is taken.
-    _behind = b""
-
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
-        if self.lender is None:
-            super().data_received(data)
-            return
-        self._behind += data
-        if len(self._behind) > MAX_BEHIND_BYTES and self.transport is not None:
-            self.transport.pause_reading()
-
-    def give_back(self) -> None:
-        """Leave the client to the front again, where it was lent and has not ended since."""
-        lender, transport = self.lender, self.transport
-        if lender is None or transport is None or transport.is_closing():
-            return
-        self.lender = None
-        is_paused, behind = self.writing_paused, self._behind
-        self.transport = None  # what ends here must not end the client's connection
-        self.connection_lost(None)
-        lender.give_back(behind, is_paused)
 
     def close(self) -> None:
         """End it with the answer that is being sent, or at once where there is none."""
-        self.lender = None
         super().close()
         if not self.is_answering and self.transport is not None:
             self.transport.close()
@@ -99,8 +71,6 @@ def answering(request: web.BaseRequest) -> Iterator[None]:
         connection.is_answering = True
     try:
         yield
-        if isinstance(connection, Connection) and connection.lender is not None:
-            asyncio.get_running_loop().call_soon(connection.give_back)
     finally:
         if isinstance(connection, Connection):
             connection.is_answering = False
@@ -125,13 +95,13 @@ class Server(web.Server):
     @property
     def open_connections(self) -> int:
         """How many clients are connected, or have not yet got everything that was written to them."""
-        return len(self._connections) + (len(self._fronts.holding) if self._fronts else 0)
+        return sum(1 for _ in self.transports())
 
     def transports(self) -> Iterator[asyncio.Transport]:
         """Of every connection, whoever answers on it now."""
         yield from self._connections.values()
         if self._fronts is not None:
-            yield from (front.transport for front in self._fronts.holding)
+            yield from self._fronts.transports()
 
     def pre_shutdown(self) -> None:
         """Idle connections end here, others with their answer."""
@@ -142,23 +112,20 @@ class Server(web.Server):
     async def shutdown(self, timeout: float | None = None) -> None:
         """Cut what is left."""
         if self._fronts is not None:
-            self._fronts.abort()
+            await self._fronts.abort()
         await super().shutdown(timeout)
 
     def _ordinary(self) -> Connection:
         return Connection(self, loop=self._loop, **self._settings)
 
-    def _take_over(self, front: Front, data: bytes, once: bool) -> None:
+    def _take_over(self, front: Front, data: bytes) -> None:
         connection, transport = self._ordinary(), front.transport
         transport.set_protocol(connection)
         connection.connection_made(transport)
         if front.is_paused:
-            front.is_paused = False
             connection.pause_writing()
             transport.resume_reading()
         connection.data_received(data)
-        if once:
-            connection.lender = front
 
 
 def _let_go(error: BaseException | None) -> None:

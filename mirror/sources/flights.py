@@ -13,6 +13,10 @@ class Flights(Generic[T]):
     def __init__(self) -> None:
         self._running: dict[Hashable, tuple[asyncio.Task[T], float]] = {}
 
+    def begin(self, key: Hashable, question: Callable[[], Awaitable[T]]) -> "asyncio.Task[T]":
+        """The running question; who waits for it must not cancel it (`asyncio.shield`)."""
+        return self._join(key, question)[0]
+
     async def ask(self, key: Hashable, question: Callable[[], Awaitable[T]]) -> T:
         """The answer, however long it takes; an error goes to everyone who waits."""
         return await asyncio.shield(self._join(key, question)[0])

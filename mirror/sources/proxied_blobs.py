@@ -1,6 +1,7 @@
 """Blobs of one upstream: from the pool where the repository may have them, else filled while they are sent."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -56,8 +57,11 @@ class ProxiedBlobs:
         return Found(size, self._freshness.origin("fwd=uri-miss", None, 0))
 
     @asynccontextmanager
-    async def open(self, repository: CachedRepository, digest: Digest) -> AsyncIterator[Found[BlobBody]]:
+    async def open(
+        self, ready: Callable[[], Awaitable[CachedRepository]], digest: Digest
+    ) -> AsyncIterator[Found[BlobBody]]:
         """The blob from the pool, or streaming from its fill."""
+        repository = await ready()
         self._index.touch(repository.name, digest)
         async with AsyncExitStack() as stack:
             found = None
@@ -67,9 +71,9 @@ class ProxiedBlobs:
 
     def _may_join(self, repository: CachedRepository, digest: Digest) -> bool:
         """Whether a fill runs whose bytes are the repository's, or whose first answer will say whether they are."""
-        if repository.has(digest):
-            return self._blobs.is_filling(digest)
-        return self._blobs.is_asked(digest, str(repository.name))
+        return self._blobs.is_filling(digest) and (
+            repository.has(digest) or self._blobs.may_have(digest, str(repository.name))
+        )
 
     async def _pooled(
         self, stack: AsyncExitStack, repository: CachedRepository, digest: Digest
@@ -109,8 +113,11 @@ class ProxiedBlobs:
             if stale is None or (isinstance(error, Denied) and self._policy.refuse_gone):
                 raise
             raise stale from error
-        await self._link(repository, digest, size)
-        self._freshness.negatives.drop(question.name, question.reference)
+        if not pull.collapsed:  # else whoever was the first has done so
+            self._freshness.negatives.drop(question.name, question.reference)
+        if (linking := self._linking(repository, digest, size)) is not None:
+            # Nobody waits for the disk before a body begins; whoever has got all of it finds it the repository's.
+            pull.before_end = linking
         how = "; collapsed" if pull.collapsed else "; stored" if self._blobs.keeps(size) else ""
         return Found(pull.body, self._freshness.origin(f"fwd=uri-miss{how}", None, 0))
 
@@ -121,9 +128,15 @@ class ProxiedBlobs:
 
     async def _link(self, repository: CachedRepository, digest: Digest, size: int) -> None:
         """Make the digest the repository's, once for all who see it come."""
-        if repository.size(digest) != size:
-            link = partial(keep, "membership", repository.name, lambda: repository.link(digest, size))
-            await self._links.ask((repository.name, digest, size), link)
+        if (linking := self._linking(repository, digest, size)) is not None:
+            await asyncio.shield(linking)
+
+    def _linking(self, repository: CachedRepository, digest: Digest, size: int) -> "asyncio.Task[None] | None":
+        """What does so, begun; None where it is done."""
+        if repository.size(digest) == size:
+            return None
+        link = partial(keep, "membership", repository.name, lambda: repository.link(digest, size))
+        return self._links.begin((repository.name, digest, size), link)
 
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
         async def ask() -> int:

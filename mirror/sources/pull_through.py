@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 
 from mirror.logs import event
 from mirror.oci.descriptor import Descriptor
@@ -91,11 +92,9 @@ class PullThrough:
         """See `Source.stat_blob`."""
         return await self._proxied_blobs.stat(await self._repository(name), digest)
 
-    @asynccontextmanager
-    async def open_blob(self, name: Name, digest: Digest) -> AsyncIterator[Found[BlobBody]]:
+    def open_blob(self, name: Name, digest: Digest) -> AbstractAsyncContextManager[Found[BlobBody]]:
         """See `Source.open_blob`. A blob that is not here streams while it arrives."""
-        async with self._proxied_blobs.open(await self._repository(name), digest) as found:
-            yield found
+        return self._proxied_blobs.open(partial(self._repository, name), digest)
 
     async def tags(self, name: Name, last: str, limit: int | None) -> Found[Sequence[str]]:
         """See `Source.tags`."""

@@ -119,10 +119,13 @@ class BlobStore:
         """Whether a fill of it runs here."""
         return digest in self._fills
 
-    def is_asked(self, digest: Digest, supplier: str) -> bool:
-        """Whether a fill waits for its first answer: from `supplier`, or from others before it."""
+    def may_have(self, digest: Digest, supplier: str) -> bool:
+        """Whether `supplier` has answered a fill, or one waits for its first answer: from it, or others before it."""
         fill = self._fills.get(digest)
-        return fill is not None and fill.job.progress.size is None and supplier in fill.job.suppliers
+        if fill is None:
+            return False
+        job = fill.job
+        return supplier in job.answered_by or (job.progress.size is None and supplier in job.suppliers)
 
     def running(self) -> int:
         """Fills running in this process, those included that follow another process's."""

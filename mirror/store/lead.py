@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
+from typing import NamedTuple
 
 from mirror.oci.errors import Unavailable
 from mirror.store.feed import Feed, WrongContent
@@ -29,11 +30,11 @@ async def lead(job: Job, part: Part) -> bool:
     Raises WrongContent, the part being dropped then, or the supplier's error, the part being left for later.
     """
     try:
-        held, known = await to_the_end(partial(_take_stock, part))
-        size = job.expected_size if job.expected_size is not None else known.size
-        if size is not None and held and held >= size:
-            return await _judge(job, part, held == size)
-        await _fetch(job, part, held, size, known)
+        stock = await to_the_end(partial(_take_stock, job, part))
+        size = job.expected_size if job.expected_size is not None else stock.known.size
+        if size is not None and stock.held and stock.held >= size:
+            return await _judge(job, part, stock.held == size)
+        await _fetch(job, part, size, stock)
     except WrongContent:
         await to_the_end(part.drop)
         raise
@@ -55,13 +56,13 @@ async def pass_through(job: Job) -> None:
     job.progress.pass_on(job.digest.hasher(), 0)
 
 
-async def _fetch(job: Job, part: Part, held: int, size: int | None, known: Known) -> None:
-    feed = job.feed(size, known.mark)
-    async with aclosing(feed.chunks(held)) as chunks:
+async def _fetch(job: Job, part: Part, size: int | None, stock: "_Stock") -> None:
+    feed = job.feed(size, stock.known.mark)
+    async with aclosing(feed.chunks(stock.held)) as chunks:
         if _is_small(size) or _is_small(await _answered(feed, chunks)):
-            before = await asyncio.to_thread(os.pread, part.fd, held, 0)
+            before = await asyncio.to_thread(os.pread, part.fd, stock.held, 0)
             await _collect(job, part, before, chunks)
-        elif await asyncio.to_thread(_fits, job, feed.size, held):
+        elif _fits(job, feed.size, stock):
             await _pour(job, part, Known(feed.size, feed.mark), chunks)
         else:
             log.warning("blob %s (%s bytes) does not fit and is passed through", job.digest, feed.size)
@@ -78,17 +79,25 @@ async def _answered(feed: Feed, chunks: Chunks) -> int | None:
     return feed.size
 
 
-def _take_stock(part: Part) -> tuple[int, Known]:
+class _Stock(NamedTuple):
+    """How many bytes are held of a part, what is known of its blob, and how many bytes the disk has free."""
+
+    held: int
+    known: Known
+    free_bytes: int
+
+
+def _take_stock(job: Job, part: Part) -> _Stock:
     known = part.known()
     part.forget()  # the next one is a sign to other processes that an upstream answers this one
-    return part.size(), known
+    return _Stock(part.size(), known, job.files.free_bytes())
 
 
-def _fits(job: Job, size: int | None, held: int) -> bool:
+def _fits(job: Job, size: int | None, stock: _Stock) -> bool:
     if size is None:
         return True
     limit = job.limits.max_blob_bytes
-    return (limit is None or size <= limit) and size - held <= job.files.free_bytes()
+    return (limit is None or size <= limit) and size - stock.held <= stock.free_bytes
 
 
 async def _judge(job: Job, part: Part, right_size: bool) -> bool:

@@ -32,6 +32,8 @@ class Pull:
         prove: Callable[[], Awaitable[object]] | None,
     ) -> None:
         self.collapsed = collapsed
+        # Done before the blob's last piece is given out.
+        self.before_end: asyncio.Future[None] | None = None
         self._fill = fill
         self._progress = fill.job.progress
         self._supplier = supplier
@@ -69,14 +71,15 @@ class Pull:
             if progress.error is not None:
                 raise progress.error
             if position < ready:
-                is_first = position == start
-                piece = await self._piece(position, min(ready, start + _FIRST_BYTES) if is_first else ready)
+                piece = await self._piece(position, min(ready, position + max(_FIRST_BYTES, position - start)))
                 position += len(piece)
+                if position == progress.size:
+                    await self._end()
                 yield piece
-                if is_first:
-                    # What is there already would go on until this socket is full: first everybody gets something.
-                    await asyncio.sleep(0)
+                # What is there already would go on until this socket is full: everybody has a turn.
+                await asyncio.sleep(0)
             elif progress.passing:
+                await self._end()
                 async with aclosing(self._passed(position, stop)) as pieces:
                     async for piece in pieces:
                         yield piece
@@ -94,6 +97,10 @@ class Pull:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_FAR_SECONDS):
                         await progress.change()
+
+    async def _end(self) -> None:
+        if self.before_end is not None:
+            await asyncio.shield(self.before_end)
 
     async def _piece(self, position: int, ready: int) -> bytes | bytearray:
         size = min(PIECE_BYTES, ready - position)

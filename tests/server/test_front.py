@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.oci.digest import Digest
+from mirror.server.delivery import MAX_BEHIND_BYTES
 from mirror.server.heads import read_head
 from mirror.server.http import Listener
-from mirror.server.protocol import MAX_BEHIND_BYTES
 from tests.running import open_below
 from tests.server.conftest import NAME, SBOM
 from tests.server.paths import (

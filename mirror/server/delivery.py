@@ -1,0 +1,171 @@
+"""An answer of the fast path that takes time: it is found, and sent as its client takes it, in a task of its own."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mirror.server.answer import CLOCK, Answer
+from mirror.server.errors import internal_error
+from mirror.server.heads import Head
+from mirror.server.registry import Pending
+from mirror.server.send import respond
+
+log = logging.getLogger(__name__)
+
+# What is taken of further requests while one is being answered.
+MAX_BEHIND_BYTES = 64 * 1024
+# A longer piece is not copied to go with the head.
+MAX_JOINED_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Lender:
+    """Whose connection it is.
+
+    `note` hears of the answer; `give_back` gets what came behind the request, and whether writing is paused.
+    """
+
+    transport: asyncio.Transport
+    is_paused: bool
+    note: Callable[[Answer], None]
+    give_back: Callable[[bytes, bool], None]
+
+
+class Deliveries:
+    """Those of one listener."""
+
+    def __init__(self) -> None:
+        # Those that have a connection now.
+        self.holding: set[Delivery] = set()
+        self.ending = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, lender: Lender, head: Head, found: Answer | Pending) -> "Delivery":
+        """Answer with what was found, or what that comes to, on the lender's connection."""
+        delivery = Delivery(self, lender, head.closes)
+        self.holding.add(delivery)
+        task = asyncio.create_task(delivery.run(head.request.target, found))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return delivery
+
+    async def stop(self) -> None:
+        """Cut what is left."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Delivery(asyncio.Protocol):
+    """Has a connection while one answer is sent on it; its `Outlet`. It never outlasts the answer.
+
+    What comes behind the request is kept for the lender, within a bound.
+    """
+
+    def __init__(self, deliveries: Deliveries, lender: Lender, closes: bool) -> None:
+        self.transport = lender.transport
+        self._deliveries = deliveries
+        self._lender = lender
+        self._closes = closes
+        self._has_begun = False
+        # A head that waits for the first piece of its body: one packet, and one time that the client wakes up.
+        self._held = b""
+        # More is written than the client takes; and what then waits for it.
+        self._is_paused = lender.is_paused
+        self._drained: asyncio.Future[None] | None = None
+        self._behind = b""
+        self.transport.set_protocol(self)
+        self.transport.resume_reading()
+
+    async def run(self, target: str, found: Answer | Pending) -> None:
+        """Send everything; then the connection ends, or goes back."""
+        try:
+            await respond(self, target, found, self._lender.note)
+        except ConnectionError:
+            self.transport.abort()
+        except asyncio.CancelledError:
+            self.transport.abort()
+            raise
+        except Exception as error:
+            log.error("request_failed", extra={"fields": {"target": target[:300]}}, exc_info=error)
+            await self._fail()
+        else:
+            self._end()
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._behind += data
+        if len(self._behind) > MAX_BEHIND_BYTES:
+            self.transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._is_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or was sent away."""
+        self._deliveries.holding.discard(self)
+        self.resume_writing()
+
+    async def begin(self, answer: Answer) -> None:
+        """See `Outlet`, as for all that follows."""
+        clock = CLOCK.tick()
+        self._held = answer.head + (clock.last_tail if self._closes else clock.tail)
+        asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self.transport.is_closing():
+            self._has_begun = True
+            self.transport.write(held)
+
+    async def whole(self, answer: Answer) -> None:
+        await self.write(answer.message(self._closes) or b"")
+
+    async def write(self, piece: bytes | bytearray | memoryview, /) -> None:
+        self._check()
+        if self._held and len(piece) <= MAX_JOINED_BYTES:
+            piece, self._held = b"".join((self._held, piece)), b""
+        self.flush()
+        self._has_begun = True
+        self.transport.write(piece)
+        if self._is_paused:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+            self._check()
+
+    async def end(self) -> None:
+        self.flush()
+
+    def _check(self) -> None:
+        if self.transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+
+    def _end(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._closes or self._deliveries.ending:
+            self.transport.close()
+            return
+        self._deliveries.holding.discard(self)
+        self._lender.give_back(self._behind, self._is_paused)
+
+    async def _fail(self) -> None:
+        """The answer failed unforeseen: where it has begun, a second one would land inside its body."""
+        if self._has_begun:
+            self.transport.abort()
+            return
+        self._closes = True
+        try:
+            await self.whole(internal_error())
+        except ConnectionError:
+            self.transport.abort()
+        self.transport.close()
