@@ -9,6 +9,7 @@ from mirror import logs
 from mirror.app.prepare import prepare
 from mirror.app.slot import Slot
 from mirror.cli import signals
+from mirror.cli.loop import run_loop
 from mirror.cli.supervise import Supervisor
 from mirror.config import Config
 from mirror.logs import event
@@ -22,7 +23,7 @@ def serve(config: Config, scans: bytes) -> int:
     try:
         if config.worker_count > 1:
             return Supervisor(config, run_worker, scans).run()
-        asyncio.run(_serve(config, scans))
+        run_loop(_serve(config, scans))
     except OSError as error:
         return _cannot_serve(config, error)
     return 0
@@ -32,7 +33,7 @@ def run_worker(config: Config, slot: Slot) -> int:
     """One of several workers, in a process of its own."""
     logs.set_up(config.log_format)
     try:
-        asyncio.run(_serve(config, slot.scans, slot))
+        run_loop(_serve(config, slot.scans, slot))
     except OSError as error:
         return _cannot_serve(config, error)
     return 0

@@ -11,6 +11,7 @@ from typing import Self
 from aiohttp import web
 
 from mirror.logs import event
+from mirror.server.accept import Acceptor, listening
 from mirror.server.access_log import AccessLog
 from mirror.server.answer import Answer
 from mirror.server.outlet import AiohttpOutlet
@@ -62,7 +63,7 @@ class Listener:
         self._on_stopping = on_stopping
         self._server: Server
         self._stalls: Stalls
-        self._runner: web.ServerRunner
+        self._acceptor: Acceptor
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -76,28 +77,18 @@ class Listener:
         )
         if self._fast_path:
             self._server.accelerate(self.registry, self._access_log.note if self._access_log else None)
-        # What is left when the drain below has ended is cut, not waited for again.
-        self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, self._host, self._port, ssl_context=self._context, reuse_port=self._reuse_port
-        )
-        try:
-            await site.start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
+        sockets = await listening(self._host, self._port, reuse_port=self._reuse_port)
+        host, port = sockets[0].getsockname()[:2]
+        self._acceptor = Acceptor(sockets, self._server, self._context)
+        self._acceptor.start()
         self._stalls = Stalls(self._server.transports, self._send_timeout_seconds)
         self._stalls.start()
-        host, port = self._runner.addresses[0][:2]
         self.url = f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stops accepting, finishes what is being sent within the time-out, then cuts the rest."""
-        for site in list(self._runner.sites):
-            await site.stop()
-        await asyncio.sleep(0)  # who was accepted before is known after this
+        await self._acceptor.stop()
         self._server.pre_shutdown()  # idle connections end here, others with their answer
         if self._on_stopping is not None:
             await self._on_stopping()
@@ -109,7 +100,8 @@ class Listener:
         except TimeoutError:
             event(log, logging.WARNING, "answers_cut_at_shutdown", count=self._server.open_connections)
         self._stalls.stop()
-        await self._runner.cleanup()
+        # What is left now is cut, not waited for again.
+        await self._server.shutdown(0.1)
         if self._access_log is not None:
             self._access_log.flush()
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +111,12 @@ def measure(folder: Path, size: int, bytes_per_second: float | None, workers: in
 
 
 def part_bytes(folder: Path) -> int:
-    """How far the one fill in `folder`/cache is."""
-    return sum(part.stat().st_size for part in (folder / "cache" / "parts").iterdir() if not part.suffix)
+    """How far the one fill in `folder`/cache is; small blobs may come and go beside it."""
+    size = 0
+    for part in (folder / "cache" / "parts").iterdir():
+        with suppress(FileNotFoundError):
+            size += 0 if part.suffix else part.stat().st_size
+    return size
 
 
 def measure_restart(folder: Path, size: int, bytes_per_second: float, workers: int) -> float:

@@ -107,7 +107,7 @@ async def one_by_one(listener: Listener, requests: Sequence[bytes]) -> list[byte
                 break
             writer.write(request)
             found.append(undated(await answer(reader, request.partition(b" ")[0])))
-        found.append(await _rest(reader))
+        found.append(await rest(reader))
     # Whether a client that asks once more sees the end before or after that is a matter of microseconds.
     return [one for one in found if one not in (b"", RESET)]
 
@@ -116,10 +116,10 @@ async def together(listener: Listener, requests: Sequence[bytes]) -> bytes:
     """Everything that comes back when they are sent in one piece."""
     async with connection(listener) as (reader, writer):
         writer.write(b"".join((*requests, LAST)))
-        return undated(await _rest(reader))
+        return undated(await rest(reader))
 
 
-async def _rest(reader: asyncio.StreamReader) -> bytes:
+async def rest(reader: asyncio.StreamReader) -> bytes:
     try:
         async with asyncio.timeout(SILENCE_SECONDS):
             return await reader.read()

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirror.oci.digest import Digest
+from mirror.server.answer import Answer
+from mirror.server.answer import answer as reply
 from mirror.server.delivery import MAX_BEHIND_BYTES
 from mirror.server.heads import read_head
 from mirror.server.http import Listener
+from mirror.server.registry import Pending
+from mirror.store.body import ByteStream
 from tests.running import open_below
 from tests.server.conftest import NAME, SBOM
 from tests.server.paths import (
     LONG,
+    RESET,
     Paths,
     answer,
     both_paths,
@@ -26,6 +32,7 @@ from tests.server.paths import (
     manifest,
     one_by_one,
     plain,
+    rest,
     together,
     undated,
 )
@@ -238,23 +245,21 @@ def test_what_is_in_memory_never_reaches_aiohttp(kept: Kept) -> None:
 def test_a_connection_comes_back_after_an_answer_from_the_disk(kept: Kept) -> None:
     run, paths = kept
     blob = plain(f"/v2/{NAME}/blobs/{paths.sample.layer.digest}")
+    before = paths.ordinarily_answered
 
-    async def talk() -> int:
+    async def talk() -> None:
         async with connection(paths.fast) as (reader, writer):
             for request in (manifest(), blob, manifest(), blob, manifest()):
                 writer.write(request)
                 assert (await answer(reader, b"GET")).startswith(b"HTTP/1.1 200 OK\r\n")
             await until(lambda: paths.held > 0)
-            before = paths.ordinarily_answered
-            writer.write(manifest())
-            await answer(reader, b"GET")
-            return paths.ordinarily_answered - before
 
-    assert run(talk()) == 0
+    run(talk())
+    assert paths.ordinarily_answered == before, "none of these is for aiohttp"
 
 
-def test_a_request_behind_one_that_was_handed_over_gets_its_answer_after_it(kept: Kept) -> None:
-    """It comes while aiohttp is at the first: before, within, and right after its answer."""
+def test_a_request_behind_one_that_takes_time_gets_its_answer_after_it(kept: Kept) -> None:
+    """It comes while the first is being answered: before, within, and right after its answer."""
     run, paths = kept
     blob = plain(f"/v2/{NAME}/blobs/{paths.sample.layer.digest}")
 
@@ -271,7 +276,7 @@ def test_a_request_behind_one_that_was_handed_over_gets_its_answer_after_it(kept
     run(talk())
 
 
-def test_requests_behind_one_that_was_handed_over_are_not_taken_without_end(kept: Kept) -> None:
+def test_requests_behind_one_that_takes_time_are_not_taken_without_end(kept: Kept) -> None:
     """They wait in the client's own buffers; each gets its answer in its turn."""
     run, paths = kept
     behind = manifest("X-Long: " + 2_000 * "x")
@@ -460,6 +465,83 @@ async def test_who_breaks_off_leaves_no_descriptor_open(tmp_path: Path) -> None:
                 writer.transport.abort()
         await until(lambda: not open_below(tmp_path / "layouts"))
         await until(lambda: paths.fast._server.open_connections == 0)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_an_answer_that_fails_unforeseen_ends_as_on_the_ordinary_path(
+    tmp_path: Path, begun: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before its head an error and the end of the connection, within its body a cut."""
+
+    async def broken(start: int, stop: int) -> AsyncIterator[bytes]:
+        yield bytes(100)
+        await asyncio.sleep(0)
+        raise RuntimeError("unforeseen")
+
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[Answer]:
+        if not begun:
+            raise RuntimeError("unforeseen")
+        yield reply(200, {"Content-Type": "a/b"}, ByteStream(1000, broken))
+
+    async with both_paths(tmp_path) as paths:
+        monkeypatch.setattr(paths.fast.registry, "find", lambda request: Pending(failing))
+        found = [await all_that_comes(listener, manifest()) for listener in (paths.fast, paths.ordinary)]
+        assert found[0] == found[1]
+        assert found[0].startswith(b"HTTP/1.1 200" if begun else b"HTTP/1.1 500")
+        assert caplog.text.count("unforeseen") >= 2
+        await until(lambda: paths.fast._server.open_connections == 0)
+
+
+async def all_that_comes(listener: Listener, request: bytes) -> bytes:
+    found = b""
+    async with connection(listener) as (reader, writer):
+        writer.write(request)
+        with suppress(ConnectionError):
+            while piece := await reader.read(65536):
+                found += piece
+    return undated(found)
+
+
+async def test_an_answer_that_takes_longer_than_idle_connections_last_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def late() -> AsyncIterator[Answer]:
+        await asyncio.sleep(1.5)
+        yield reply(200, {}, b"late")
+
+    async with both_paths(tmp_path, idle_timeout_seconds=1) as paths:
+        monkeypatch.setattr(paths.fast.registry, "find", lambda request: Pending(late))
+        async with connection(paths.fast) as (reader, writer):
+            writer.write(manifest())
+            assert (await reader.readexactly(12)).startswith(b"HTTP/1.1 200")
+
+
+async def test_the_end_cuts_what_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.Event()
+
+    @asynccontextmanager
+    async def endless() -> AsyncIterator[Answer]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        yield reply(200, {}, b"never")
+
+    async with both_paths(tmp_path) as paths:
+        registry = paths.mirror.running.listener.registry
+        monkeypatch.setattr(registry, "find", lambda request: Pending(endless))
+        listener = Listener(registry, "127.0.0.1", 0, shutdown_timeout_seconds=0.1)
+        await listener.__aenter__()
+        async with connection(listener) as (reader, writer):
+            writer.write(manifest())
+            fronts = listener._server._fronts
+            assert fronts is not None
+            await until(lambda: bool(fronts.deliveries.holding))
+            await listener.__aexit__()
+            assert ended.is_set()
+            assert await rest(reader) in (b"", RESET)
 
 
 async def test_without_the_fast_path_aiohttp_answers_everything(tmp_path: Path) -> None:
