@@ -27,15 +27,26 @@ async def listening(host: str, port: int, *, reuse_port: bool) -> list[socket.so
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         for family, _, _, _, address in dict.fromkeys(found):
-            one = socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=reuse_port)
-            one.setblocking(False)
-            sockets.append(one)
+            try:
+                one = socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=reuse_port)
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                missing = error  # a name's address in IPv6, where the kernel has none
+            else:
+                one.setblocking(False)
+                # For all who come: what is written in several pieces must not wait for an acknowledgement.
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sockets.append(one)
     except OSError:
         for one in sockets:
             one.close()
         raise
+    if missing is not None and not sockets:
+        raise missing
     return sockets
 
 
@@ -68,10 +79,12 @@ class Acceptor:
         for one in self._sockets:
             self._loop.remove_reader(one.fileno())
             one.close()
-        if self._arriving and self._tls is None:
-            await asyncio.wait(self._arriving)
-        for task in self._arriving:
-            task.cancel()
+        arriving = list(self._arriving)
+        if self._tls is not None:
+            await asyncio.sleep(0)  # each has begun, and closes its socket itself
+            for task in arriving:
+                task.cancel()
+        await asyncio.gather(*arriving, return_exceptions=True)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_AT_ONCE):

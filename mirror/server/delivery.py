@@ -3,13 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mirror.server.answer import CLOCK, Answer
 from mirror.server.errors import internal_error
-from mirror.server.heads import Head
 from mirror.server.registry import Pending
-from mirror.server.send import respond
+from mirror.server.request import Request
+from mirror.server.send import let_go, respond
 
 log = logging.getLogger(__name__)
 
@@ -19,17 +18,8 @@ MAX_BEHIND_BYTES = 64 * 1024
 MAX_JOINED_BYTES = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Lender:
-    """Whose connection it is.
-
-    `note` hears of the answer; `give_back` gets what came behind the request, and whether writing is paused.
-    """
-
-    transport: asyncio.Transport
-    is_paused: bool
-    note: Callable[[Answer], None]
-    give_back: Callable[[bytes, bool], None]
+# Whose connection it is goes on with it, and with what came behind the request.
+GiveBack = Callable[[bytes], None]
 
 
 class Deliveries:
@@ -41,14 +31,12 @@ class Deliveries:
         self.ending = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, lender: Lender, head: Head, found: Answer | Pending) -> "Delivery":
-        """Answer with what was found, or what that comes to, on the lender's connection."""
-        delivery = Delivery(self, lender, head.closes)
+    def start(self, delivery: "Delivery", found: Answer | Pending, note: Callable[[Answer], None]) -> None:
+        """Answer with what was found, or what that comes to; `note` hears of it first."""
         self.holding.add(delivery)
-        task = asyncio.create_task(delivery.run(head.request.target, found))
+        task = asyncio.create_task(delivery.run(found, note))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return delivery
+        task.add_done_callback(self._over)
 
     async def stop(self) -> None:
         """Cut what is left."""
@@ -57,42 +45,59 @@ class Deliveries:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("request_failed", exc_info=error)
+
 
 class Delivery(asyncio.Protocol):
-    """Has a connection while one answer is sent on it; its `Outlet`. It never outlasts the answer.
+    """Has a connection while one answer is sent on it, as its `Outlet`; to the end where it does not go back.
 
-    What comes behind the request is kept for the lender, within a bound.
+    What comes behind the request is kept for whose connection it is, within a bound.
     """
 
-    def __init__(self, deliveries: Deliveries, lender: Lender, closes: bool) -> None:
-        self.transport = lender.transport
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        transport: asyncio.Transport,
+        request: Request,
+        give_back: GiveBack,
+        *,
+        closes: bool,
+        is_paused: bool,
+    ) -> None:
+        self.transport = transport
         self._deliveries = deliveries
-        self._lender = lender
+        self._request = request
+        self._give_back = give_back
         self._closes = closes
         self._has_begun = False
         # A head that waits for the first piece of its body: one packet, and one time that the client wakes up.
         self._held = b""
         # More is written than the client takes; and what then waits for it.
-        self._is_paused = lender.is_paused
+        self._is_paused = is_paused
         self._drained: asyncio.Future[None] | None = None
         self._behind = b""
-        self.transport.set_protocol(self)
-        self.transport.resume_reading()
+        transport.set_protocol(self)
+        transport.resume_reading()
 
-    async def run(self, target: str, found: Answer | Pending) -> None:
+    async def run(self, found: Answer | Pending, note: Callable[[Answer], None]) -> None:
         """Send everything; then the connection ends, or goes back."""
         try:
-            await respond(self, target, found, self._lender.note)
-        except ConnectionError:
-            self.transport.abort()
-        except asyncio.CancelledError:
+            try:
+                await respond(self, self._request.target, found, note)
+            except ConnectionError as error:
+                let_go(error)
+                self.transport.abort()
+            except Exception as error:
+                log.error("request_failed", extra={"fields": {"target": self._request.target[:300]}}, exc_info=error)
+                await self._fail()
+            else:
+                self._end()
+        except BaseException:
             self.transport.abort()
             raise
-        except Exception as error:
-            log.error("request_failed", extra={"fields": {"target": target[:300]}}, exc_info=error)
-            await self._fail()
-        else:
-            self._end()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -131,23 +136,23 @@ class Delivery(asyncio.Protocol):
         await self.write(answer.message(self._closes) or b"")
 
     async def write(self, piece: bytes | bytearray | memoryview, /) -> None:
-        self._check()
+        if self.transport.is_closing():
+            raise ConnectionResetError("the client is gone")
         if self._held and len(piece) <= MAX_JOINED_BYTES:
             piece, self._held = b"".join((self._held, piece)), b""
         self.flush()
         self._has_begun = True
         self.transport.write(piece)
-        if self._is_paused:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
-            self._check()
+        await self._drain()
 
     async def end(self) -> None:
         self.flush()
+        await self._drain()
 
-    def _check(self) -> None:
-        if self.transport.is_closing():
-            raise ConnectionResetError("the client is gone")
+    async def _drain(self) -> None:
+        if self._is_paused:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
 
     def _end(self) -> None:
         if self.transport.is_closing():
@@ -156,16 +161,18 @@ class Delivery(asyncio.Protocol):
             self.transport.close()
             return
         self._deliveries.holding.discard(self)
-        self._lender.give_back(self._behind, self._is_paused)
+        self._give_back(self._behind)
 
     async def _fail(self) -> None:
         """The answer failed unforeseen: where it has begun, a second one would land inside its body."""
+        self._held = b""
         if self._has_begun:
             self.transport.abort()
             return
         self._closes = True
+        found = internal_error()
         try:
-            await self.whole(internal_error())
+            await self.whole(found.bodiless if self._request.method == "HEAD" else found)
         except ConnectionError:
             self.transport.abort()
         self.transport.close()

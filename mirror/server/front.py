@@ -11,7 +11,7 @@ from functools import partial
 from typing import cast
 
 from mirror.server.answer import Answer
-from mirror.server.delivery import Deliveries, Delivery, Lender
+from mirror.server.delivery import Deliveries, Delivery
 from mirror.server.heads import END, MAX_HEAD_BYTES, Head, Heads
 from mirror.server.registry import Pending, Registry
 from mirror.server.request import Request
@@ -53,7 +53,7 @@ class Fronts:
         if self._sweeping is not None:
             self._sweeping.cancel()
         for front in list(self.holding):
-            front.transport.close()
+            _close(front.transport)
 
     async def abort(self) -> None:
         """Cut what is left."""
@@ -71,8 +71,14 @@ class Fronts:
         ended = self._loop.time() - self._idle_timeout_seconds
         for front in list(self.holding):
             if front.active_at <= ended and not front.is_paused:
-                front.transport.close()
+                _close(front.transport)
         self._sweeping = self._loop.call_later(self._idle_timeout_seconds / 20, self._sweep)
+
+
+def _close(transport: asyncio.Transport) -> None:
+    """Once: with asyncio's TLS a second time would keep it from being aborted."""
+    if not transport.is_closing():
+        transport.close()
 
 
 class Front(asyncio.Protocol):
@@ -92,8 +98,6 @@ class Front(asyncio.Protocol):
         self.active_at = loop.time()
         # More is written than the client takes: nothing is read till it has.
         self.is_paused = False
-        # What has the connection meanwhile.
-        self._delivery: Delivery | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -128,7 +132,7 @@ class Front(asyncio.Protocol):
         elif not self._answer(head):
             self._hand_over(data)
 
-    def note(self, request: Request, answer: Answer) -> None:
+    def _note(self, request: Request, answer: Answer) -> None:
         """Count and log an answer that goes out."""
         self._sent(request.method, answer)
         if self._log_answer is not None:
@@ -145,26 +149,27 @@ class Front(asyncio.Protocol):
         if message is None or type(found) is not Answer:
             self._deliver(head, found)
             return True
-        self.note(request, found)
+        self._note(request, found)
         self.transport.write(message)
         if head.closes:
             self.transport.close()
         return True
 
     def _deliver(self, head: Head, found: Answer | Pending) -> None:
-        self._fronts.holding.discard(self)
-        lender = Lender(self.transport, self.is_paused, partial(self.note, head.request), self._take_back)
-        self._delivery = self._fronts.deliveries.start(lender, head, found)
+        fronts, request = self._fronts, head.request
+        fronts.holding.discard(self)
+        delivery = Delivery(
+            fronts.deliveries, self.transport, request, self._take_back, closes=head.closes, is_paused=self.is_paused
+        )
+        fronts.deliveries.start(delivery, found, partial(self._note, request))
 
-    def _take_back(self, behind: bytes, is_paused: bool) -> None:
+    def _take_back(self, behind: bytes) -> None:
+        """Nothing of the answer waits any more."""
         self.active_at = self._time()
-        self._delivery = None
+        self.is_paused = False
         self.transport.set_protocol(self)
         self._fronts.holding.add(self)
-        self.is_paused = False
         self.transport.resume_reading()
-        if is_paused:
-            self.pause_writing()
         if behind:
             self.data_received(behind)
 
@@ -180,8 +185,8 @@ class Front(asyncio.Protocol):
             position = end
             if position == len(data):
                 return
-            if self._delivery is not None:
-                self._delivery.data_received(data[position:])
+            if isinstance(delivery := self.transport.get_protocol(), Delivery):
+                delivery.data_received(data[position:])
                 return
             if self.is_paused:
                 break

@@ -1,4 +1,4 @@
-"""The listener: aiohttp's server around `find`, TLS that can be reread, a graceful end."""
+"""The listener: takes clients in, answers them around `find`, rereads TLS, ends gracefully."""
 
 import asyncio
 import logging

@@ -28,7 +28,7 @@ class Outlet(Protocol):
         """What was held back goes."""
 
     async def write(self, piece: bytes | bytearray | memoryview, /) -> None:
-        """What comes next of the body. The piece is not kept as what it is: who calls may use it again."""
+        """What comes next of the body. It may be kept till it is sent: nobody changes it any more."""
 
     async def end(self) -> None:
         """Nothing more comes."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from mirror.server.answer import Answer
 from mirror.server.errors import error_answer, internal_error
 from mirror.server.front import Front, Fronts, LogAnswer
 from mirror.server.registry import Registry
+from mirror.server.send import let_go
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Connection(web.RequestHandler):
         """
         if isinstance(exc, ConnectionError):
             # The client went away, or was cut off, which is told where it is done.
-            _let_go(exc)
+            let_go(exc)
             raise ConnectionError("the answer was not sent to its end") from exc
         if isinstance(exc, HttpProcessingError):
             # Scanners send garbage all day long: nothing that an operator should read.
@@ -126,16 +126,6 @@ class Server(web.Server):
             connection.pause_writing()
             transport.resume_reading()
         connection.data_received(data)
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Have what led to an error forget what it was about: aiohttp's task and its error refer to each other.
-
-    Until the collector looks for them, which may be long, they would keep the pieces that were to be sent.
-    """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
 
 
 def _malformed(error: HttpProcessingError) -> Answer:

@@ -1,6 +1,7 @@
 """Sending an answer. Nothing is decided here; after the first body byte the only error is a cut."""
 
 import logging
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from typing import assert_never
@@ -75,3 +76,13 @@ async def chunks(answer: Answer) -> AsyncIterator[bytes | bytearray]:
                 yield chunk
         case _:
             assert_never(answer.body)
+
+
+def let_go(error: BaseException | None) -> None:
+    """Have what led to an error forget what it was about: a task, what it waits for and its error hold each other.
+
+    Until the collector looks for them, which may be long, they would keep the pieces that were to be sent.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

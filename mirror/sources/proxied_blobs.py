@@ -58,10 +58,10 @@ class ProxiedBlobs:
 
     @asynccontextmanager
     async def open(
-        self, ready: Callable[[], Awaitable[CachedRepository]], digest: Digest
+        self, get_repository: Callable[[], Awaitable[CachedRepository]], digest: Digest
     ) -> AsyncIterator[Found[BlobBody]]:
         """The blob from the pool, or streaming from its fill."""
-        repository = await ready()
+        repository = await get_repository()
         self._index.touch(repository.name, digest)
         async with AsyncExitStack() as stack:
             found = None
@@ -113,9 +113,10 @@ class ProxiedBlobs:
             if stale is None or (isinstance(error, Denied) and self._policy.refuse_gone):
                 raise
             raise stale from error
-        if not pull.collapsed:  # else whoever was the first has done so
+        linking = self._linking(repository, digest, size)
+        if linking is not None or not pull.collapsed:  # else one before this one has done so
             self._freshness.negatives.drop(question.name, question.reference)
-        if (linking := self._linking(repository, digest, size)) is not None:
+        if linking is not None:
             # Nobody waits for the disk before a body begins; whoever has got all of it finds it the repository's.
             pull.before_end = linking
         how = "; collapsed" if pull.collapsed else "; stored" if self._blobs.keeps(size) else ""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -90,7 +91,11 @@ class _Stock(NamedTuple):
 def _take_stock(job: Job, part: Part) -> _Stock:
     known = part.known()
     part.forget()  # the next one is a sign to other processes that an upstream answers this one
-    return _Stock(part.size(), known, job.files.free_bytes())
+    try:
+        free_bytes = job.files.free_bytes()
+    except OSError:  # it cannot tell; whether it takes them is seen
+        free_bytes = sys.maxsize
+    return _Stock(part.size(), known, free_bytes)
 
 
 def _fits(job: Job, size: int | None, stock: _Stock) -> bool:

@@ -1,12 +1,14 @@
 """Clients that come: all that wait are taken in at once, on either event loop; none of them ends the listening."""
 
 import asyncio
+import errno
 import os
 import resource
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -45,6 +47,10 @@ def test_all_who_wait_are_taken_in_within_a_few_rounds_of_the_loop(
             for _ in range(ROUNDS):
                 await asyncio.sleep(0)
             taken = len(made)
+            for transport in made:
+                own = transport.get_extra_info("socket")
+                # Else the end of a body in several pieces waits for the client to acknowledge what is before it.
+                assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             await acceptor.stop()
             for transport in made:
                 transport.close()
@@ -53,6 +59,22 @@ def test_all_who_wait_are_taken_in_within_a_few_rounds_of_the_loop(
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         assert runner.run(crowd()) == CLIENTS
+
+
+async def test_an_address_of_a_kind_that_the_kernel_has_not_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = socket.create_server
+
+    def without_ipv6(address: Any, *, family: int, **settings: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+        return create(address, family=family, **settings)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    for one in await listening("", 0, reuse_port=False):
+        with one:
+            assert one.family == socket.AF_INET
+    with pytest.raises(OSError, match="no IPv6"):
+        await listening("::1", 0, reuse_port=False)
 
 
 def test_without_descriptors_to_spare_clients_wait_and_are_served_later(tmp_path: Path) -> None:

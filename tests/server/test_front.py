@@ -1,6 +1,7 @@
 """The fast path is the ordinary one, only faster: the same bytes, the same numbers, the same log."""
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from mirror.oci.digest import Digest
 from mirror.server.answer import Answer
 from mirror.server.answer import answer as reply
-from mirror.server.delivery import MAX_BEHIND_BYTES
+from mirror.server.delivery import MAX_BEHIND_BYTES, Delivery
 from mirror.server.heads import read_head
 from mirror.server.http import Listener
 from mirror.server.registry import Pending
@@ -398,10 +399,45 @@ async def test_a_client_that_does_not_read_holds_no_more_than_a_few_answers(tmp_
 
 def waiting(paths: Paths) -> list[int]:
     """Bytes that wait for each client of the fast listener."""
-    server = paths.fast._server
-    assert server._fronts is not None
-    transports = [front.transport for front in server._fronts.holding] + list(server._connections.values())
-    return [size for size in (transport.get_write_buffer_size() for transport in transports) if size]
+    sizes = [transport.get_write_buffer_size() for transport in paths.fast._server.transports()]
+    return [size for size in sizes if size]
+
+
+async def test_a_client_that_does_not_read_heads_holds_no_more_than_a_few_either(tmp_path: Path) -> None:
+    """Of a blob that lies on disk, so that each is found anew."""
+    async with both_paths(tmp_path) as paths:
+        asked = plain(f"/v2/{NAME}/blobs/{paths.sample.layer.digest}", "HEAD")
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, _, port = paths.fast.url.partition("://")[2].rpartition(":")
+        await asyncio.get_running_loop().sock_connect(client, (host, int(port)))
+        client.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=client, limit=1024)
+        try:
+            # More than the sockets take.
+            writer.write(asked * 40_000)
+            await until(lambda: bool(waiting(paths)))
+            for _ in range(200):
+                await asyncio.sleep(0.001)
+                assert max(waiting(paths), default=0) < 200_000
+            for _ in range(40_000):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        finally:
+            writer.close()
+
+
+def test_a_connection_that_ended_with_an_answer_leaves_nothing_to_the_collector(kept: Kept) -> None:
+    run, paths = kept
+    request = plain(f"/v2/{NAME}/blobs/{paths.sample.layer.digest}", "GET", "Connection: close")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            run(all_that_comes(paths.fast, request))
+        left = [one for one in gc.get_objects() if isinstance(one, Delivery)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 async def test_the_end_closes_idle_connections_at_once_and_waits_for_unsent_bytes(tmp_path: Path) -> None:
@@ -491,6 +527,27 @@ async def test_an_answer_that_fails_unforeseen_ends_as_on_the_ordinary_path(
         assert found[0].startswith(b"HTTP/1.1 200" if begun else b"HTTP/1.1 500")
         assert caplog.text.count("unforeseen") >= 2
         await until(lambda: paths.fast._server.open_connections == 0)
+
+
+async def test_a_head_that_was_not_sent_yet_is_not_followed_by_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the first piece of its body, and that fails: the error comes in its place."""
+
+    async def broken(start: int, stop: int) -> AsyncIterator[bytes]:
+        if start < stop:
+            raise RuntimeError("unforeseen")
+        yield b""
+
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[Answer]:
+        yield reply(200, {"Content-Type": "a/b"}, ByteStream(1000, broken))
+
+    async with both_paths(tmp_path) as paths:
+        monkeypatch.setattr(paths.fast.registry, "find", lambda request: Pending(failing))
+        found = await all_that_comes(paths.fast, manifest())
+    assert found.startswith(b"HTTP/1.1 500")
+    assert found.count(b"HTTP/1.1") == 1
 
 
 async def all_that_comes(listener: Listener, request: bytes) -> bytes:
