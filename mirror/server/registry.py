@@ -23,7 +23,7 @@ from mirror.server.metrics import CONTENT_TYPE, Metrics
 from mirror.server.names import NameRules, Wanted, read_names
 from mirror.server.recent import Recent
 from mirror.server.referrers import referrers
-from mirror.server.request import Request
+from mirror.server.request import Key, Request
 from mirror.server.route import Endpoint, Route, parse_target
 from mirror.server.tags import tags
 from mirror.sources.merged import Content
@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 KNOWN_BYTES = 64 * 1024 * 1024
 # What an answer weighs beside its body and its key: headers, and heads rendered for GET, HEAD and 304.
 ANSWER_BYTES = 6 * 1024
+# What requests mean whose answers are not kept: crowds ask for one blob.
+REMEMBERED_BYTES = 4 * 1024 * 1024
+# What an entry weighs beside its key, of whose parts it holds copies.
+MEANT_BYTES = 4 * 1024
 CATALOG_WAIT_SECONDS = 5.0
 # How exactly the cache knows when something was last used; telling it takes as long as the answer itself.
 USED_SECONDS = 0.1
@@ -86,7 +90,8 @@ class Registry:
         self._content = content
         self._rules = rules
         self._access = access
-        self._known: Recent[tuple[str, str | None, tuple[str, ...]], _Known] = Recent(KNOWN_BYTES)
+        self._meant: Recent[Key, tuple[Route, Wanted]] = Recent(REMEMBERED_BYTES)
+        self._known: Recent[Key, _Known] = Recent(KNOWN_BYTES)
 
     def find(self, request: Request) -> Answer | Pending:
         """The answer to a request, or how to come by it. Quick, and touches no disk and no network."""
@@ -98,8 +103,7 @@ class Registry:
                 _tell_used(known)
             return conditioned(known.answer, request)
         try:
-            route = parse_target(request.target)
-            wanted = read_names(route, request.ref_names, request.host, self._rules)
+            route, wanted = self._meant.get(request.key) or self._read(request)
         except OciError as error:
             return conditioned(error_answer(error), request)
         at_once = self._at_once(route)
@@ -110,6 +114,13 @@ class Registry:
             return conditioned(found, request)
         return Pending(lambda: self._pending(request, route, wanted))
 
+    def _read(self, request: Request) -> tuple[Route, Wanted]:
+        """What the request's target and names mean. Raises OciError."""
+        route = parse_target(request.target)
+        meant = route, read_names(route, request.ref_names, request.host, self._rules)
+        self._meant.put(request.key, meant, _key_bytes(request) + MEANT_BYTES)
+        return meant
+
     def _stands(self, known: _Known) -> bool:
         if known.generation != self._content.generation:
             return False
@@ -119,10 +130,7 @@ class Registry:
         return known.name is None or self._access.may_read(ANONYMOUS, known.name)
 
     def _keep(self, request: Request, known: _Known) -> None:
-        target, host, ref_names = request.key
-        # A character may take four bytes.
-        key_bytes = 4 * (len(target) + len(host or "") + sum(map(len, ref_names)))
-        self._known.put(request.key, known, known.answer.length + ANSWER_BYTES + key_bytes)
+        self._known.put(request.key, known, known.answer.length + ANSWER_BYTES + _key_bytes(request))
 
     def _at_once(self, route: Route) -> Answer | None:
         """Answers that need no content."""
@@ -218,6 +226,12 @@ class Registry:
 
 def _uncounted(method: str, answer: Answer) -> None:
     """Nobody asks for numbers."""
+
+
+def _key_bytes(request: Request) -> int:
+    target, host, ref_names = request.key
+    # A character may take four bytes.
+    return 4 * (len(target) + len(host or "") + sum(map(len, ref_names)))
 
 
 def _tell_used(known: _Known) -> None:

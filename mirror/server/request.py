@@ -7,6 +7,10 @@ from typing import Protocol
 REF_NAME_HEADER = "OCI-REF-NAME"
 
 
+# Target, host and names.
+Key = tuple[str, str | None, tuple[str, ...]]
+
+
 class Headers(Protocol):
     """Request headers, by name in any case."""
 
@@ -28,7 +32,7 @@ class Request:
     if_none_match: str | None = None
     range: str | None = None
     if_range: str | None = None
-    key: tuple[str, str | None, tuple[str, ...]] = field(init=False, repr=False)
+    key: Key = field(init=False, repr=False)
     is_conditional: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,8 @@ class Progress:
         self.held = 0
         self.fd = -1
         self.content: bytes | None = None
+        # What was read last of the file, and where it begins; nobody changes it.
+        self.latest: tuple[int, bytes | bytearray] = (0, b"")
         self.whole = False
         self.error: Exception | None = None
         # Nothing more is stored: readers get the rest for themselves. The hash is over the `held` bytes.
@@ -36,7 +38,7 @@ class Progress:
 
     def begin(self, fd: int) -> None:
         """The bytes will come to this file, and none is there so far."""
-        self.fd, self.held = fd, 0
+        self.fd, self.held, self.latest = fd, 0, (0, b"")
 
     def announce(self, size: int) -> None:
         """The size is known, and an upstream answers: bodies may begin."""

@@ -76,8 +76,9 @@ class Pull:
                 if position == progress.size:
                     await self._end()
                 yield piece
-                # What is there already would go on until this socket is full: everybody has a turn.
-                await asyncio.sleep(0)
+                if position < min(stop, progress.deliverable):
+                    # What is there already would go on until this socket is full: everybody has a turn.
+                    await asyncio.sleep(0)
             elif progress.passing:
                 await self._end()
                 async with aclosing(self._passed(position, stop)) as pieces:
@@ -104,11 +105,16 @@ class Pull:
 
     async def _piece(self, position: int, ready: int) -> bytes | bytearray:
         size = min(PIECE_BYTES, ready - position)
-        if self._progress.content is not None:
-            return self._progress.content[position : position + size]
-        piece = await read_piece(self._progress.fd, size, position)
+        progress = self._progress
+        if progress.content is not None:
+            return progress.content[position : position + size]
+        # Whoever has kept up with the fill wants the same now.
+        if progress.latest[0] == position and len(progress.latest[1]) == size:
+            return progress.latest[1]
+        piece = await read_piece(progress.fd, size, position)
         if not piece:
             raise OSError(f"the file of blob {self._fill.job.digest} was cut short")
+        progress.latest = (position, piece)
         return piece
 
     def _is_ahead(self, position: int) -> bool:
