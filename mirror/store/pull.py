@@ -13,7 +13,7 @@ from mirror.store.threads import PIECE_BYTES, read_piece
 
 log = logging.getLogger(__name__)
 
-# So few bytes at first: where many begin at once, the first of each wait for those of the others.
+# So few bytes at first, then twice as many each time: where many begin at once, each waits for all the others.
 _FIRST_BYTES = 4 * 1024
 # A read is far ahead of a fill that needs longer than this to get there.
 _FAR_SECONDS = 1.0
