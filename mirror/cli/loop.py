@@ -6,7 +6,7 @@ from typing import Any
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """As `asyncio.run`, by uvloop where that is installed: every answer costs a sixth less, a fill half."""
+    """As `asyncio.run`, by uvloop where that is installed: a hit costs a sixth less."""
     with asyncio.Runner(loop_factory=_factory()) as runner:
         runner.run(main)
 

@@ -121,21 +121,24 @@ class Delivery(asyncio.Protocol):
         self.resume_writing()
 
     async def begin(self, answer: Answer) -> None:
-        """See `Outlet`, as for all that follows."""
+        """See `Outlet`."""
         clock = CLOCK.tick()
         self._held = answer.head + (clock.last_tail if self._closes else clock.tail)
         asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
+        """See `Outlet`."""
         held, self._held = self._held, b""
         if held and not self.transport.is_closing():
             self._has_begun = True
             self.transport.write(held)
 
     async def whole(self, answer: Answer) -> None:
+        """See `Outlet`."""
         await self.write(answer.message(self._closes) or b"")
 
     async def write(self, piece: bytes | bytearray | memoryview, /) -> None:
+        """See `Outlet`."""
         if self.transport.is_closing():
             raise ConnectionResetError("the client is gone")
         if self._held and len(piece) <= MAX_JOINED_BYTES:
@@ -146,6 +149,7 @@ class Delivery(asyncio.Protocol):
         await self._drain()
 
     async def end(self) -> None:
+        """See `Outlet`."""
         self.flush()
         await self._drain()
 

@@ -18,8 +18,8 @@ from mirror.server.request import Request
 
 MAX_PIPELINED = 32
 
-# The request, the answer, and who asked.
-LogAnswer = Callable[[Request, Answer, str | None], None]
+# Counts and logs an answer that goes out: the request, who asked, and the answer.
+Note = Callable[[Request, str | None, Answer], None]
 
 # Lets aiohttp go on with a connection, as if what is given had not been read.
 HandOver = Callable[["Front", bytes], None]
@@ -28,11 +28,9 @@ HandOver = Callable[["Front", bytes], None]
 class Fronts:
     """Makes the fronts of one listener, and is what they share."""
 
-    def __init__(
-        self, registry: Registry, log_answer: LogAnswer | None, hand_over: HandOver, idle_timeout_seconds: float
-    ) -> None:
+    def __init__(self, registry: Registry, note: Note, hand_over: HandOver, idle_timeout_seconds: float) -> None:
         self.registry = registry
-        self.log_answer = log_answer
+        self.note = note
         self.hand_over = hand_over
         self.heads = Heads()
         # Those that hold a connection now.
@@ -89,8 +87,7 @@ class Front(asyncio.Protocol):
     def __init__(self, fronts: Fronts, loop: asyncio.AbstractEventLoop) -> None:
         self._fronts = fronts
         self._find = fronts.registry.find
-        self._sent = fronts.registry.sent
-        self._log_answer = fronts.log_answer
+        self._note = fronts.note
         self._read = fronts.heads.read
         self._time = loop.time
         self._remote: str | None = None
@@ -132,12 +129,6 @@ class Front(asyncio.Protocol):
         elif not self._answer(head):
             self._hand_over(data)
 
-    def _note(self, request: Request, answer: Answer) -> None:
-        """Count and log an answer that goes out."""
-        self._sent(request.method, answer)
-        if self._log_answer is not None:
-            self._log_answer(request, answer, self._remote)
-
     def _answer(self, head: Head) -> bool:
         """Whether it was answered, or is being: nothing is sent before everything has gone well."""
         request = head.request
@@ -149,7 +140,7 @@ class Front(asyncio.Protocol):
         if message is None or type(found) is not Answer:
             self._deliver(head, found)
             return True
-        self._note(request, found)
+        self._note(request, self._remote, found)
         self.transport.write(message)
         if head.closes:
             self.transport.close()
@@ -161,7 +152,7 @@ class Front(asyncio.Protocol):
         delivery = Delivery(
             fronts.deliveries, self.transport, request, self._take_back, closes=head.closes, is_paused=self.is_paused
         )
-        fronts.deliveries.start(delivery, found, partial(self._note, request))
+        fronts.deliveries.start(delivery, found, partial(self._note, request, self._remote))
 
     def _take_back(self, behind: bytes) -> None:
         """Nothing of the answer waits any more."""

@@ -76,7 +76,7 @@ class Listener:
             lingering_time=2,
         )
         if self._fast_path:
-            self._server.accelerate(self.registry, self._access_log.note if self._access_log else None)
+            self._server.accelerate(self.registry, self._note)
         sockets = await listening(self._host, self._port, reuse_port=self._reuse_port)
         host, port = sockets[0].getsockname()[:2]
         self._acceptor = Acceptor(sockets, self._server, self._context)

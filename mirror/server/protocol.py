@@ -13,7 +13,7 @@ from mirror.logs import event
 from mirror.oci.errors import Unsupported
 from mirror.server.answer import Answer
 from mirror.server.errors import error_answer, internal_error
-from mirror.server.front import Front, Fronts, LogAnswer
+from mirror.server.front import Front, Fronts, Note
 from mirror.server.registry import Registry
 from mirror.server.send import let_go
 
@@ -84,9 +84,9 @@ class Server(web.Server):
         self._settings = settings
         self._fronts: Fronts | None = None
 
-    def accelerate(self, registry: Registry, log_answer: LogAnswer | None) -> None:
-        """Answer before aiohttp what the registry has in memory. `log_answer` is called for every answer."""
-        self._fronts = Fronts(registry, log_answer, self._take_over, self._settings["keepalive_timeout"])
+    def accelerate(self, registry: Registry, note: Note) -> None:
+        """Answer before aiohttp what a front understands. `note` is called for every answer."""
+        self._fronts = Fronts(registry, note, self._take_over, self._settings["keepalive_timeout"])
 
     def __call__(self) -> Connection | Front:  # type: ignore[override]  # aiohttp only hands it to the event loop
         """What the event loop asks for each time that a client connects."""
