@@ -38,12 +38,14 @@ class Fronts:
         self.deliveries = Deliveries()
         self._idle_timeout_seconds = idle_timeout_seconds
         self._loop = asyncio.get_running_loop()
+        # On the loop's clock, in the steps of the sweep: asking what time it is costs as much as finding.
+        self.now = self._loop.time()
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __call__(self) -> "Front":
         if self._sweeping is None:
             self._sweep()
-        return Front(self, self._loop)
+        return Front(self)
 
     def close(self) -> None:
         """End every connection that waits for a request, once what was written to it is sent; others later."""
@@ -66,7 +68,8 @@ class Fronts:
 
     def _sweep(self) -> None:
         """One timer for all of them: one for each would cost every answer a part of its time."""
-        ended = self._loop.time() - self._idle_timeout_seconds
+        ended = self.now - self._idle_timeout_seconds
+        self.now = self._loop.time()
         for front in list(self.holding):
             if front.active_at <= ended and not front.is_paused:
                 _close(front.transport)
@@ -84,15 +87,15 @@ class Front(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, fronts: Fronts, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, fronts: Fronts) -> None:
         self._fronts = fronts
         self._find = fronts.registry.find
         self._note = fronts.note
+        self._known_head = fronts.heads.get
         self._read = fronts.heads.read
-        self._time = loop.time
         self._remote: str | None = None
-        # On the loop's clock: when the last request came.
-        self.active_at = loop.time()
+        # By the fronts' clock: when the last request came.
+        self.active_at = fronts.now
         # More is written than the client takes: nothing is read till it has.
         self.is_paused = False
 
@@ -117,13 +120,13 @@ class Front(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self.is_paused = False
-        self.active_at = self._time()
+        self.active_at = self._fronts.now
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered; aiohttp gets the rest."""
-        self.active_at = self._time()
-        head = self._read(data)
+        self.active_at = self._fronts.now
+        head = self._known_head(data) or self._read(data)
         if head is None:
             self._answer_several(data)
         elif not self._answer(head):
@@ -156,7 +159,7 @@ class Front(asyncio.Protocol):
 
     def _take_back(self, behind: bytes) -> None:
         """Nothing of the answer waits any more."""
-        self.active_at = self._time()
+        self.active_at = self._fronts.now
         self.is_paused = False
         self.transport.set_protocol(self)
         self._fronts.holding.add(self)

@@ -39,19 +39,19 @@ class Head:
     closes: bool
 
 
-class Heads:
+class Heads(Recent[bytes, Head]):
     """Reads heads, and remembers those that it has read."""
 
     def __init__(self) -> None:
-        self._known: Recent[bytes, Head] = Recent(REMEMBERED_BYTES)
+        super().__init__(REMEMBERED_BYTES)
 
     def read(self, raw: bytes) -> Head | None:
         """The head, given with the empty line at its end; None where it is not one for here."""
-        found = self._known.get(raw)
+        found = self.get(raw)
         if found is None:
             found = read_head(raw)
             if found is not None:
-                self._known.put(raw, found, 4 * len(raw) + _ENTRY_BYTES)
+                self.put(raw, found, 4 * len(raw) + _ENTRY_BYTES)
         return found
 
 

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mirror.logs import event
 from mirror.oci.errors import MethodUnsupported, NameUnknown, NotFound, OciError, Unavailable
@@ -58,8 +59,10 @@ class Pending:
     answer: Callable[[], AbstractAsyncContextManager[Answer]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class _Known:
+    """An answer that may be given again. Whoever remembers it beside the registry does so weakly: its bytes count."""
+
     answer: Answer
     # None: it is nobody's content.
     name: Name | None
@@ -67,6 +70,8 @@ class _Known:
     origin: Origin
     # On `time.monotonic`'s clock: when its source was last told that it is used.
     told_at: float = float("-inf")
+    # As HEAD gets it, and who has it already; by the identity of their answers.
+    variants: dict[int, "_Known"] = field(default_factory=dict)
 
 
 class Registry:
@@ -88,6 +93,7 @@ class Registry:
         # Counts an answer that goes out, by the request's method. Every answer passes here: no call in between.
         self.sent: Callable[[str, Answer], None] = _uncounted if metrics is None else metrics.answered
         self._content = content
+        self._local = content.local
         self._rules = rules
         self._access = access
         self._meant: Recent[Key, tuple[Route, Wanted]] = Recent(REMEMBERED_BYTES)
@@ -95,13 +101,16 @@ class Registry:
 
     def find(self, request: Request) -> Answer | Pending:
         """The answer to a request, or how to come by it. Quick, and touches no disk and no network."""
+        known: _Known | None = request.again()
+        if known is not None and self._stands(known):
+            return known.answer
         if request.method not in ("GET", "HEAD"):
             return error_answer(MethodUnsupported({"method": request.method[:40]}))
         known = self._known.get(request.key)
         if known is not None and self._stands(known):
-            if known.origin.used is not None:
-                _tell_used(known)
-            return conditioned(known.answer, request)
+            found = conditioned(known.answer, request)
+            _remember(known, found, request)
+            return found
         try:
             route, wanted = self._meant.get(request.key) or self._read(request)
         except OciError as error:
@@ -110,7 +119,7 @@ class Registry:
         if at_once is not None:
             found = _of(route, at_once, wanted)
             if route.endpoint is Endpoint.PING:
-                self._keep(request, _Known(found, None, self._content.generation, LOCAL))
+                self._keep(request, _Known(found, None, self._local.generation, LOCAL))
             return conditioned(found, request)
         return Pending(lambda: self._pending(request, route, wanted))
 
@@ -122,12 +131,17 @@ class Registry:
         return meant
 
     def _stands(self, known: _Known) -> bool:
-        if known.generation != self._content.generation:
+        """Whether it may be given now; if so, its source is told that it is used."""
+        if known.generation != self._local.generation:
             return False
-        until = known.origin.fresh_until
-        if until is not None and time.monotonic() >= until:
+        origin = known.origin
+        if origin.fresh_until is not None and time.monotonic() >= origin.fresh_until:
             return False
-        return known.name is None or self._access.may_read(ANONYMOUS, known.name)
+        if known.name is not None and not self._access.may_read(ANONYMOUS, known.name):
+            return False
+        if origin.used is not None:
+            _tell_used(known, origin.used)
+        return True
 
     def _keep(self, request: Request, known: _Known) -> None:
         self._known.put(request.key, known, known.answer.length + ANSWER_BYTES + _key_bytes(request))
@@ -179,9 +193,9 @@ class Registry:
     async def _named(self, request: Request, route: Route, wanted: Wanted, stack: AsyncExitStack) -> Answer:
         if wanted.repository is None:
             raise NameUnknown({"name": route.name[:300]})
-        await self._content.local.wait_named(wanted.host, wanted.repository)
+        await self._local.wait_named(wanted.host, wanted.repository)
         # Taken before asking: what changes meanwhile makes the answer one of the past.
-        generation = self._content.generation
+        generation = self._local.generation
         name, source = self._content.meant(wanted.host, wanted.repository)
         if not self._access.may_read(ANONYMOUS, name):
             raise NameUnknown({"name": str(name)})
@@ -197,7 +211,7 @@ class Registry:
         name, _, endpoint = route.reference.partition("/")
         for extension in self._extensions:
             if extension.name == name and endpoint in extension.endpoints:
-                await self._content.local.wait_ready()
+                await self._local.wait_ready()
                 ask = ExtensionAsk(route, self._content, self._access, ANONYMOUS)
                 return await extension.endpoints[endpoint](ask)
         raise NotFound({"path": route.path[:300]})
@@ -207,21 +221,20 @@ class Registry:
         if route.name:
             if wanted.repository is None:
                 raise NameUnknown({"name": route.name[:300]})
-            await self._content.local.wait_named(wanted.host, wanted.repository)
+            await self._local.wait_named(wanted.host, wanted.repository)
             name, _ = self._content.meant(wanted.host, wanted.repository)
             if not (self._access.may_read(ANONYMOUS, name) and self._content.may_have(name)):
                 raise NameUnknown({"name": str(name)})
         return discovery(self._extensions)
 
     async def _catalog(self, route: Route, wanted: Wanted) -> Answer:
-        local = self._content.local
         try:
             async with asyncio.timeout(CATALOG_WAIT_SECONDS):
-                await local.wait_complete()
+                await self._local.wait_complete()
         except TimeoutError:
             pass
         names = [name for name in await self._content.names() if self._access.may_read(ANONYMOUS, name)]
-        return catalog(route, wanted.host, names, local.complete)
+        return catalog(route, wanted.host, names, self._local.complete)
 
 
 def _uncounted(method: str, answer: Answer) -> None:
@@ -234,11 +247,21 @@ def _key_bytes(request: Request) -> int:
     return 4 * (len(target) + len(host or "") + sum(map(len, ref_names)))
 
 
-def _tell_used(known: _Known) -> None:
+def _tell_used(known: _Known, used: Callable[[], None]) -> None:
     now = time.monotonic()
-    if known.origin.used is not None and now - known.told_at >= USED_SECONDS:
+    if now - known.told_at >= USED_SECONDS:
         known.told_at = now
-        known.origin.used()
+        used()
+
+
+def _remember(known: _Known, found: Answer, request: Request) -> None:
+    """Have the request find what its conditions made of the known answer at once when it comes again."""
+    # Ranges are as many as clients care to ask for.
+    if found.status in (200, 304):
+        variant = known
+        if found is not known.answer:
+            variant = known.variants.setdefault(id(found), replace(known, answer=found, variants={}))
+        object.__setattr__(request, "again", weakref.ref(variant))
 
 
 def _of(route: Route, found: Answer, wanted: Wanted) -> Answer:

@@ -1,11 +1,10 @@
 """A request as the registry reads it: what of it may decide its answer, and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 REF_NAME_HEADER = "OCI-REF-NAME"
-
 
 # Target, host and names.
 Key = tuple[str, str | None, tuple[str, ...]]
@@ -16,6 +15,10 @@ class Headers(Protocol):
 
     def get(self, name: str, /) -> str | None: ...
     def getall(self, name: str, default: Sequence[str], /) -> Sequence[str]: ...
+
+
+def _nothing() -> None:
+    """A request that comes for the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,9 @@ class Request:
     if_range: str | None = None
     key: Key = field(init=False, repr=False)
     is_conditional: bool = field(init=False, repr=False)
+    # What it was answered with, for whoever decides that: clients send the same few requests, remembered by their
+    # bytes, over and over. Gives None once that is no longer kept.
+    again: Callable[[], Any] = field(default=_nothing, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", (self.target, self.host, self.ref_names))

@@ -33,11 +33,6 @@ class Content:
     cached: NameStore | None = None
     generated: GeneratedManifests | None = None
 
-    @property
-    def generation(self) -> int:
-        """Grows whenever an answer without an expiry may have become another."""
-        return self.local.generation
-
     async def names(self) -> Sequence[Name]:
         """Every local name, and every cached one whose upstream is configured; in the order of how they are written.
 
