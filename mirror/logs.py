@@ -1,16 +1,17 @@
 """Logs: one structured line for each event, for people on a terminal and as JSON for machines."""
 
 import atexit
+import fcntl
 import json
 import logging
 import os
 import queue
-import select
+import stat
 import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -117,45 +118,45 @@ def _line_count(record: logging.LogRecord) -> int:
 
 
 class _Descriptor:
-    """A text stream without a buffer, whose lock nobody could wait for in vain at exit while a write hangs."""
+    """A text stream without a buffer, whose lock nobody could wait for in vain at exit while a write hangs.
+
+    What is written at once stays together, whichever worker writes beside: files and terminals take it whole, pipes
+    and sockets little of it (pipe(7), PIPE_BUF). Handing over more at once is not for the system's sake: after each
+    call the writer takes the interpreter's lock from whoever answers.
+    """
 
     def __init__(self, descriptor: int, encoding: str) -> None:
         self._descriptor = descriptor
         self._encoding = encoding
+        mode = os.fstat(descriptor).st_mode
+        self._takes_little = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
     def write(self, text: str) -> None:
         left = memoryview(text.encode(self._encoding, "backslashreplace"))
-        while left:
-            left = left[os.write(self._descriptor, left) :]
+        with self._alone() if self._takes_little else nullcontext():
+            while left:
+                left = left[os.write(self._descriptor, left) :]
 
     def flush(self) -> None:
         """Nothing waits."""
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process of this mirror's writes within; who dies holds nobody up."""
+        # A system that locks no pipes mixes lines: better than none.
+        with suppress(OSError):
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
 
 class WholeLines(logging.StreamHandler[Any]):
-    """Writes so many lines at once as a pipe takes in one piece: several workers write to one (pipe(7), PIPE_BUF)."""
+    """Writes what its formatter made, which ends its lines itself."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`."""
-        try:
-            for piece in _pieces(self.format(record).splitlines(keepends=True)):
-                self.stream.write(piece)
-                self.flush()
-        except Exception:
-            self.handleError(record)
-
-
-def _pieces(lines: Sequence[str]) -> Iterator[str]:
-    """The lines, joined up to PIPE_BUF bytes."""
-    start = size = 0
-    for number, line in enumerate(lines):
-        # A character of UTF-8 takes four bytes at most.
-        length = len(line) if line.isascii() else 4 * len(line)
-        if size and size + length > select.PIPE_BUF:
-            yield "".join(lines[start:number])
-            start, size = number, 0
-        size += length
-    yield "".join(lines[start:])
+    terminator = ""
 
 
 class _Lines(logging.Formatter, ABC):

@@ -3,16 +3,19 @@
 import io
 import json
 import logging
-import select
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror.logs import WAITING_LINES, JsonLines, Row, TextLines, WholeLines, event, events
+from tests.serving import DEADLINE_SECONDS
 
 KEYS = ("remote", "target", "status")
 ROWS: Sequence[Row] = [
@@ -86,24 +89,48 @@ def test_an_event_without_fields_and_one_with_a_traceback(form: type[JsonLines |
 
 
 @given(st.lists(st.text(max_size=3000), min_size=1, max_size=20))
-def test_lines_reach_a_pipe_in_whole_pieces(targets: list[str]) -> None:
-    """What is written at once is whole lines, never more than PIPE_BUF unless it is one line (pipe(7))."""
-    written: list[str] = []
+def test_any_field_stays_in_its_line(targets: list[str]) -> None:
+    for form in (JsonLines, TextLines):
+        captured = Captured(form())
+        events(captured.log, logging.INFO, "request", ("target",), [(0.0, (target,)) for target in targets])
+        assert "".join(captured.lines).isprintable()
+        assert len(captured.lines) == len(targets)
+        if form is JsonLines:
+            assert [json.loads(line)["target"] for line in captured.lines] == targets
 
-    class Pipe(io.StringIO):
-        def write(self, text: str) -> int:
-            written.append(text)
-            return len(text)
 
-    handler = WholeLines(Pipe())
-    handler.setFormatter(JsonLines())
-    log = logging.Logger("pipe")
-    log.addHandler(handler)
-    events(log, logging.INFO, "request", ("target",), [(0.0, (target,)) for target in targets])
-    assert [json.loads(line)["target"] for line in "".join(written).splitlines()] == targets
-    for piece in written:
-        assert piece.endswith("\n")
-        assert len(piece.encode()) <= select.PIPE_BUF or piece.count("\n") == 1
+WRITES_MUCH = """
+import logging, sys
+from mirror import logs
+logs.set_up("json")
+log = logging.getLogger("test")
+for number in range(40):
+    logs.events(log, logging.INFO, "request", ("who", "number"), [(0.0, (sys.argv[1] * 500, number))] * 200)
+"""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "file"])
+def test_lines_of_several_processes_stay_whole(kind: str, tmp_path: Path) -> None:
+    """Each hands over more at once than a pipe or a socket holds."""
+    path = tmp_path / "log"
+    if kind == "pipe":
+        ours, theirs = os.pipe()
+    elif kind == "socket":
+        ours, theirs = (end.detach() for end in socket.socketpair())
+    else:
+        theirs = os.open(path, os.O_WRONLY | os.O_CREAT)
+        ours = os.open(path, os.O_RDONLY)
+    names = ("a", "b", "c")
+    running = [subprocess.Popen([sys.executable, "-c", WRITES_MUCH, name], stderr=theirs) for name in names]
+    os.close(theirs)
+    if kind == "file":
+        assert [one.wait(DEADLINE_SECONDS) for one in running] == [0, 0, 0]
+    with open(ours, "rb") as reader:
+        lines = [json.loads(line) for line in reader]
+    assert [one.wait(DEADLINE_SECONDS) for one in running] == [0, 0, 0]
+    for name in names:
+        numbers = [line["number"] for line in lines if line["who"] == 500 * name]
+        assert numbers == [number for number in range(40) for _ in range(200)]
 
 
 MORE_THAN_WAIT = """
