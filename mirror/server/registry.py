@@ -17,6 +17,7 @@ from mirror.server.ask import Ask
 from mirror.server.blobs import blob
 from mirror.server.catalog import catalog
 from mirror.server.conditions import conditioned
+from mirror.server.crowds import Crowds
 from mirror.server.errors import error_answer, internal_error
 from mirror.server.extensions import Extension, ExtensionAsk, discovery
 from mirror.server.manifests import manifest
@@ -96,6 +97,7 @@ class Registry:
         self._local = content.local
         self._rules = rules
         self._access = access
+        self._crowds = Crowds()
         self._meant: Recent[Key, tuple[Route, Wanted]] = Recent(REMEMBERED_BYTES)
         self._known: Recent[Key, _Known] = Recent(KNOWN_BYTES)
 
@@ -199,13 +201,21 @@ class Registry:
         name, source = self._content.meant(wanted.host, wanted.repository)
         if not self._access.may_read(ANONYMOUS, name):
             raise NameUnknown({"name": str(name)})
-        ask = Ask(request.method, route, wanted, name, source, stack)
-        found, origin = await NAMED[route.endpoint](ask)
+
+        def find(stack: AsyncExitStack) -> Awaitable[tuple[Answer, Origin]]:
+            return self._found(Ask(request.method, route, wanted, name, source, stack), request, generation)
+
+        if route.endpoint is Endpoint.BLOB and request.method == "GET":
+            return await stack.enter_async_context(self._crowds.member(request.key, generation, find))
+        return (await find(stack))[0]
+
+    async def _found(self, ask: Ask, request: Request, generation: int) -> tuple[Answer, Origin]:
+        found, origin = await NAMED[ask.route.endpoint](ask)
         whole = isinstance(found.body, bytes) and len(found.body) == found.length
         if whole and (origin.fresh_until is None or origin.fresh_until > time.monotonic()):
-            again = _of(route, given_again(found, origin), wanted)
-            self._keep(request, _Known(again, name, generation, origin))
-        return found
+            again = _of(ask.route, given_again(found, origin), ask.wanted)
+            self._keep(request, _Known(again, ask.name, generation, origin))
+        return _of(ask.route, found, ask.wanted), origin
 
     async def _extension(self, route: Route) -> Answer:
         name, _, endpoint = route.reference.partition("/")
@@ -266,5 +276,8 @@ def _remember(known: _Known, found: Answer, request: Request) -> None:
 
 def _of(route: Route, found: Answer, wanted: Wanted) -> Answer:
     """The answer as one of this route: with the host that the client chose, if it did."""
+    endpoint = route.endpoint.name.lower()
+    if found.endpoint == endpoint:
+        return found  # it is
     headers = {**found.headers, **namespace_headers(wanted.chosen)}
-    return replace(found, headers=headers, endpoint=route.endpoint.name.lower())
+    return replace(found, headers=headers, endpoint=endpoint)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from mirror.oci.digest import Digest
@@ -17,6 +18,7 @@ from mirror.sources.translate import offline, translated
 from mirror.store.body import BlobBody
 from mirror.store.cache import Cache
 from mirror.store.feed import Incoming
+from mirror.store.pull import Pull
 from mirror.store.repository import CachedRepository
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.errors import UpstreamError
@@ -103,8 +105,28 @@ class ProxiedBlobs:
         pull = await stack.enter_async_context(
             self._blobs.join(digest, None, supply.fetch, supplier=str(repository.name), prove=prove)
         )
+        size = await self._started(pull, question)
+        linking = self._linking(repository, digest, size)
+        if linking is not None or not pull.collapsed:  # else one before this one has done so
+            self._freshness.negatives.drop(question.name, question.reference)
+        if linking is not None:
+            # Nobody waits for the disk before a body begins; whoever has got all of it finds it the repository's.
+            pull.before_end = linking
+        how = "; collapsed" if pull.collapsed else "; stored" if self._blobs.keeps(size) else ""
+        body = pull.body
+
+        def is_arriving() -> bool:
+            # What was forgotten meanwhile is proven anew.
+            is_linking = linking is not None and not linking.done()
+            return body.is_arriving() and (is_linking or repository.still_has(digest))
+
+        found = replace(body, is_arriving=is_arriving)
+        return Found(found, self._freshness.origin(f"fwd=uri-miss{how}", None, 0))
+
+    async def _started(self, pull: Pull, question: Question[int]) -> int:
+        """The blob's size in bytes. Raises what forbids it, or what was known before where the upstream fails."""
         try:
-            size = await pull.started()
+            return await pull.started()
         except Unknown as error:
             self._freshness.negatives.put(question.name, question.reference, error)
             raise
@@ -113,14 +135,6 @@ class ProxiedBlobs:
             if stale is None or (isinstance(error, Denied) and self._policy.refuse_gone):
                 raise
             raise stale from error
-        linking = self._linking(repository, digest, size)
-        if linking is not None or not pull.collapsed:  # else one before this one has done so
-            self._freshness.negatives.drop(question.name, question.reference)
-        if linking is not None:
-            # Nobody waits for the disk before a body begins; whoever has got all of it finds it the repository's.
-            pull.before_end = linking
-        how = "; collapsed" if pull.collapsed else "; stored" if self._blobs.keeps(size) else ""
-        return Found(pull.body, self._freshness.origin(f"fwd=uri-miss{how}", None, 0))
 
     async def _prove(self, repository: CachedRepository, digest: Digest) -> None:
         """See that the digest is the repository's. Raises as a cold question does."""

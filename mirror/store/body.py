@@ -24,11 +24,14 @@ class ByteStream:
     """A body of `size` bytes that is still arriving.
 
     `read(start, stop)` yields the bytes of that half-open range as they come; it raises an `OciError` (or an
-    `OSError`) where they cannot be had after all: the reader's answer is then to be cut, never completed.
+    `OSError`) where they cannot be had after all: the reader's answer is then to be cut, never completed. Any number
+    may read, as long as whoever opened it holds it.
     """
 
     size: int
     read: Callable[[int, int], AsyncIterator[bytes | bytearray]]
+    # Whether who comes now may read it as well: not once it is whole, or will not come.
+    is_arriving: Callable[[], bool]
 
 
 BlobBody = bytes | FileSlice | ByteStream

@@ -36,6 +36,11 @@ class Progress:
             return self.size
         return min(self.held, self.size - 1) if self.size > VERIFY_FIRST_BYTES else 0
 
+    @property
+    def is_running(self) -> bool:
+        """Whether more comes to the file, and the verdict."""
+        return not (self.whole or self.passing or self.error)
+
     def begin(self, fd: int) -> None:
         """The bytes will come to this file, and none is there so far."""
         self.fd, self.held, self.latest = fd, 0, (0, b"")

@@ -62,7 +62,7 @@ class Pull:
         size = self._progress.size
         if size is None or self._prove is not None:
             raise RuntimeError("a body begins when the fill has started")
-        return ByteStream(size, self._read)
+        return ByteStream(size, self._read, lambda: self._progress.is_running)
 
     async def _read(self, start: int, stop: int) -> AsyncGenerator[bytes | bytearray, None]:
         progress, position, alone = self._progress, start, False

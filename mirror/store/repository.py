@@ -107,6 +107,10 @@ class CachedRepository:
         """Membership: its bytes came through this repository, or its upstream answered a HEAD for it with 200."""
         return digest in self._current_links() or digest in self._current_table().manifests
 
+    def still_has(self, digest: Digest) -> bool:
+        """As `has`, where nothing was written since it was asked last; else False. One stat, with nothing to read."""
+        return digest in self._links.sizes and self._links.unchanged()
+
     def size(self, digest: Digest) -> int | None:
         """The size in bytes of a digest that this repository has, where it is known."""
         size = self._current_links().get(digest)

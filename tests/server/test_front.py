@@ -522,7 +522,7 @@ async def test_an_answer_that_fails_unforeseen_ends_as_on_the_ordinary_path(
     async def failing() -> AsyncIterator[Answer]:
         if not begun:
             raise RuntimeError("unforeseen")
-        yield reply(200, {"Content-Type": "a/b"}, ByteStream(1000, broken))
+        yield reply(200, {"Content-Type": "a/b"}, ByteStream(1000, broken, lambda: True))
 
     async with both_paths(tmp_path) as paths:
         monkeypatch.setattr(paths.fast.registry, "find", lambda request: Pending(failing))
@@ -545,7 +545,7 @@ async def test_a_head_that_was_not_sent_yet_is_not_followed_by_an_error(
 
     @asynccontextmanager
     async def failing() -> AsyncIterator[Answer]:
-        yield reply(200, {"Content-Type": "a/b"}, ByteStream(1000, broken))
+        yield reply(200, {"Content-Type": "a/b"}, ByteStream(1000, broken, lambda: True))
 
     async with both_paths(tmp_path) as paths:
         monkeypatch.setattr(paths.fast.registry, "find", lambda request: Pending(failing))
@@ -567,7 +567,7 @@ async def test_an_error_that_many_meet_holds_nothing_of_any_answer(
 
     @asynccontextmanager
     async def failing() -> AsyncIterator[Answer]:
-        yield reply(200, {"Content-Type": "a/b"}, ByteStream(1000, broken))
+        yield reply(200, {"Content-Type": "a/b"}, ByteStream(1000, broken, lambda: True))
 
     async with both_paths(tmp_path) as paths:
         monkeypatch.setattr(paths.fast.registry, "find", lambda request: Pending(failing))
