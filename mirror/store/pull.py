@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from mirror.oci.errors import OciError
 from mirror.store.body import ByteStream
@@ -65,7 +65,7 @@ class Pull:
         return ByteStream(size, self._read, lambda: self._progress.is_running)
 
     async def _read(self, start: int, stop: int) -> AsyncGenerator[bytes | bytearray, None]:
-        progress, position, alone = self._progress, start, False
+        progress, position, alone, patient = self._progress, start, False, True
         while position < stop:
             ready = min(stop, progress.deliverable)
             if progress.error is not None:
@@ -85,7 +85,7 @@ class Pull:
                     async for piece in pieces:
                         yield piece
                 return
-            elif not alone and self._is_far(position) and (count := self._share(position, stop)):
+            elif not alone and self._is_far(position, patient) and (count := self._share(position, stop)):
                 alone = True
                 async with aclosing(self._fetched_apart(position, count)) as pieces:
                     async for piece in pieces:
@@ -95,9 +95,11 @@ class Pull:
                 await progress.change()
             else:
                 # Where the fill stands still, the read becomes a far one in time.
-                with suppress(TimeoutError):
+                try:
                     async with asyncio.timeout(_FAR_SECONDS):
                         await progress.change()
+                except TimeoutError:
+                    patient = False
 
     async def _end(self) -> None:
         if self.before_end is not None:
@@ -120,8 +122,11 @@ class Pull:
     def _is_ahead(self, position: int) -> bool:
         return position - self._progress.held > self._fill.job.limits.far_bytes
 
-    def _is_far(self, position: int) -> bool:
+    def _is_far(self, position: int, patient: bool) -> bool:
+        """`patient`: what a fill brings first goes to those who read from its start, before anybody asks for more."""
         job = self._fill.job
+        if patient and not job.progress.held:
+            return False
         return self._is_ahead(position) and position - job.progress.held > job.speed() * _FAR_SECONDS
 
     def _share(self, position: int, stop: int) -> int:

@@ -148,3 +148,18 @@ async def test_range_before_a_fast_fill_that_stops_is_a_far_one_in_time(tmp_path
         assert [offset for offset, _ in supplier.asked] == [0, 11 * MIB]
         answer.gate.set()
     await until(lambda: store.running() == 0)
+
+
+async def test_far_range_leaves_the_fill_its_first_bytes_but_does_not_wait_for_them_for_ever(
+    store: BlobStore,
+) -> None:
+    content, answer = make_content(20 * MIB), Answer(gate_at=0)
+    supplier = Supplier(content, [answer])
+    async with store.join(supplier.digest, 20 * MIB, supplier.fetch) as pull:
+        await pull.started()
+        task = asyncio.create_task(read_all(pull, 18 * MIB, 18 * MIB + 1000))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert [offset for offset, _ in supplier.asked] == [0]
+        assert await task == content[18 * MIB : 18 * MIB + 1000]
+        assert [offset for offset, _ in supplier.asked] == [0, 18 * MIB]
