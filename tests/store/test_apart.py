@@ -150,7 +150,7 @@ async def test_range_before_a_fast_fill_that_stops_is_a_far_one_in_time(tmp_path
     await until(lambda: store.running() == 0)
 
 
-async def test_far_range_leaves_the_fill_its_first_bytes_but_does_not_wait_for_them_for_ever(
+async def test_far_range_leaves_the_fill_its_first_bytes_unless_none_come(
     store: BlobStore,
 ) -> None:
     content, answer = make_content(20 * MIB), Answer(gate_at=0)
