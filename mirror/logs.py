@@ -176,20 +176,23 @@ class _Lines(logging.Formatter, ABC):
         trace = self.formatException(record.exc_info) if record.exc_info else None
         return self.opening(record, record.created) + self.rest(fields, trace)
 
-    def _rows(self, record: logging.LogRecord, rows: Sequence[Row]) -> Iterator[str]:
+    def _rows(self, record: logging.LogRecord, rows: Sequence[Row]) -> list[str]:
         keys: tuple[str, ...] = record.__dict__["keys"]
         known = self._known.setdefault(keys, {})
-        opening, opened_at = "", -1
+        lines: list[str] = []
+        opening, begin, end = "", 0.0, 0.0
         for time, values in rows:
             # Lines of one millisecond begin alike.
-            if opened_at != int(time * 1000):
-                opening, opened_at = self.opening(record, time), int(time * 1000)
+            if not begin <= time < end:
+                opening, begin = self.opening(record, time), int(time * 1000) / 1000
+                end = begin + 0.001
             rest = known.get(values)
             if rest is None:
                 if len(known) >= _KNOWN_ROWS:
                     known.clear()
                 rest = known[values] = self.rest(dict(zip(keys, values, strict=True)), None)
-            yield opening + rest
+            lines.append(opening + rest)
+        return lines
 
     @abstractmethod
     def opening(self, record: logging.LogRecord, time: float) -> str:
