@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import queue
+import select
 import stat
 import sys
 import threading
@@ -135,14 +136,20 @@ class _Descriptor:
         left = memoryview(text.encode(self._encoding, "backslashreplace"))
         with self._alone() if self._takes_little else nullcontext():
             while left:
-                left = left[os.write(self._descriptor, left) :]
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:  # somebody who has it too lets nobody wait; half a line would spoil two
+                    select.select([], [self._descriptor], [])
 
     def flush(self) -> None:
         """Nothing waits."""
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other process of this mirror's writes within; who dies holds nobody up."""
+        """No other process of this mirror's writes within; who dies holds nobody up (closing any copy lets go, too).
+
+        As with a reader who takes nothing, the lines of all wait for one who was stopped meanwhile; answers do not.
+        """
         # A system that locks no pipes mixes lines: better than none.
         with suppress(OSError):
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
@@ -181,10 +188,10 @@ class _Lines(logging.Formatter, ABC):
         known = self._known.setdefault(keys, {})
         lines: list[str] = []
         opening, begin, end = "", 0.0, 0.0
-        for time, values in rows:
+        for at, values in rows:
             # Lines of one millisecond begin alike.
-            if not begin <= time < end:
-                opening, begin = self.opening(record, time), int(time * 1000) / 1000
+            if not begin <= at < end:
+                opening, begin = self.opening(record, at), int(at * 1000) / 1000
                 end = begin + 0.001
             rest = known.get(values)
             if rest is None:

@@ -45,6 +45,7 @@ class Crowds:
             if not crowd.members:
                 if self._crowds.get(key) is crowd:
                     del self._crowds[key]
+                crowd.forget_error()
                 await crowd.stack.aclose()
 
 
@@ -57,7 +58,8 @@ class _Crowd:
         self._generation = generation
         self._opened = asyncio.Event()
         self._collapsed: Answer | None = None
-        self._error: Exception = Unavailable("the mirror is shutting down")
+        self._error: Exception
+        self.forget_error()
 
     def takes_in(self, generation: int) -> bool:
         """Whether whoever comes now may have the same. A blob that is whole has quicker ways to its readers."""
@@ -84,8 +86,13 @@ class _Crowd:
         """Everybody else's."""
         await self._opened.wait()
         if self._collapsed is None:
-            raise self._error
+            # Each begins a traceback of its own: one for all would grow with everybody who raises it.
+            raise self._error.with_traceback(None)
         return self._collapsed
+
+    def forget_error(self) -> None:
+        """It knows the way here, and this would hold it, with all that it came by, until the collector looks."""
+        self._error = Unavailable("the mirror is shutting down")
 
 
 def _collapsed(found: Answer, origin: Origin) -> Answer:

@@ -17,6 +17,8 @@ from mirror.server.registry import Pending, Registry
 from mirror.server.request import Request
 
 MAX_PIPELINED = 32
+# The idle time-out is looked after so many times while it lasts.
+_IDLE_SWEEPS = 20
 
 # Counts and logs an answer that goes out: the request, who asked, and the answer.
 Note = Callable[[Request, str | None, Answer], None]
@@ -38,8 +40,9 @@ class Fronts:
         self.deliveries = Deliveries()
         self._idle_timeout_seconds = idle_timeout_seconds
         self._loop = asyncio.get_running_loop()
-        # On the loop's clock, in the steps of the sweep: asking what time it is costs as much as finding.
-        self.now = self._loop.time()
+        # So many sweeps were made. Idle time is counted in them: asking what time it is costs as much as finding, and
+        # what a stopped process did not hear in time was nobody's idleness.
+        self.sweeps = 0
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __call__(self) -> "Front":
@@ -68,12 +71,11 @@ class Fronts:
 
     def _sweep(self) -> None:
         """One timer for all of them: one for each would cost every answer a part of its time."""
-        ended = self.now - self._idle_timeout_seconds
-        self.now = self._loop.time()
+        self.sweeps += 1
         for front in list(self.holding):
-            if front.active_at <= ended and not front.is_paused:
+            if front.active_at < self.sweeps - _IDLE_SWEEPS and not front.is_paused:
                 _close(front.transport)
-        self._sweeping = self._loop.call_later(self._idle_timeout_seconds / 20, self._sweep)
+        self._sweeping = self._loop.call_later(self._idle_timeout_seconds / _IDLE_SWEEPS, self._sweep)
 
 
 def _close(transport: asyncio.Transport) -> None:
@@ -94,8 +96,8 @@ class Front(asyncio.Protocol):
         self._known_head = fronts.heads.get
         self._read = fronts.heads.read
         self._remote: str | None = None
-        # By the fronts' clock: when the last request came.
-        self.active_at = fronts.now
+        # By the fronts' sweeps: when the last request came.
+        self.active_at = fronts.sweeps
         # More is written than the client takes: nothing is read till it has.
         self.is_paused = False
 
@@ -120,12 +122,12 @@ class Front(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self.is_paused = False
-        self.active_at = self._fronts.now
+        self.active_at = self._fronts.sweeps
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered; aiohttp gets the rest."""
-        self.active_at = self._fronts.now
+        self.active_at = self._fronts.sweeps
         head = self._known_head(data) or self._read(data)
         if head is None:
             self._answer_several(data)
@@ -159,7 +161,7 @@ class Front(asyncio.Protocol):
 
     def _take_back(self, behind: bytes) -> None:
         """Nothing of the answer waits any more."""
-        self.active_at = self._fronts.now
+        self.active_at = self._fronts.sweeps
         self.is_paused = False
         self.transport.set_protocol(self)
         self._fronts.holding.add(self)

@@ -42,6 +42,8 @@ REMEMBERED_BYTES = 4 * 1024 * 1024
 # What an entry weighs beside its key, of whose parts it holds copies.
 MEANT_BYTES = 4 * 1024
 CATALOG_WAIT_SECONDS = 5.0
+# What is found again unasked is asked for each so many times: else it would be dropped as if nobody wanted it.
+RENEWED_HITS = 64
 # How exactly the cache knows when something was last used; telling it takes as long as the answer itself.
 USED_SECONDS = 0.1
 
@@ -71,6 +73,7 @@ class _Known:
     origin: Origin
     # On `time.monotonic`'s clock: when its source was last told that it is used.
     told_at: float = float("-inf")
+    hits: int = 0
     # As HEAD gets it, and who has it already; by the identity of their answers.
     variants: dict[int, "_Known"] = field(default_factory=dict)
 
@@ -105,6 +108,9 @@ class Registry:
         """The answer to a request, or how to come by it. Quick, and touches no disk and no network."""
         known: _Known | None = request.again()
         if known is not None and self._stands(known):
+            known.hits += 1
+            if known.hits % RENEWED_HITS == 0:
+                self._known.get(request.key)
             return known.answer
         if request.method not in ("GET", "HEAD"):
             return error_answer(MethodUnsupported({"method": request.method[:40]}))
@@ -270,7 +276,8 @@ def _remember(known: _Known, found: Answer, request: Request) -> None:
     if found.status in (200, 304):
         variant = known
         if found is not known.answer:
-            variant = known.variants.setdefault(id(found), replace(known, answer=found, variants={}))
+            variant = known.variants.get(id(found)) or replace(known, answer=found, variants={})
+            known.variants[id(found)] = variant
         object.__setattr__(request, "again", weakref.ref(variant))
 
 

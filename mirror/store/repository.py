@@ -109,7 +109,7 @@ class CachedRepository:
 
     def still_has(self, digest: Digest) -> bool:
         """As `has`, where nothing was written since it was asked last; else False. One stat, with nothing to read."""
-        return digest in self._links.sizes and self._links.unchanged()
+        return self._links.unchanged() and digest in self._links.sizes
 
     def size(self, digest: Digest) -> int | None:
         """The size in bytes of a digest that this repository has, where it is known."""

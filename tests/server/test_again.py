@@ -6,6 +6,7 @@ from pathlib import Path
 from mirror.oci.names import Name
 from mirror.server.access import Identity
 from mirror.server.answer import Answer
+from mirror.server.registry import KNOWN_BYTES, RENEWED_HITS
 from mirror.server.request import Request
 from tests.content import LayoutWriter
 from tests.server.conftest import NAME, Sample
@@ -78,6 +79,22 @@ async def test_a_remembered_request_keeps_no_answer(sample: Sample, tmp_path: Pa
         del first, again
         registry._known.clear()
         assert [request.again() for request in requests] == [None] * 4
+
+
+async def test_what_is_asked_for_all_the_time_is_not_dropped_for_what_is_not(sample: Sample, tmp_path: Path) -> None:
+    async with serving(tmp_path / "mirror", layouts=[tmp_path / "layouts"]) as mirror:
+        registry = mirror.running.listener.registry
+        await mirror.get(MANIFEST)
+        request = Request("GET", MANIFEST, mirror.host)
+        kept, entry = registry.find(request), registry._known.get(request.key)
+        assert entry is not None
+        for number in range(4):
+            for _ in range(RENEWED_HITS):
+                assert registry.find(request) is kept
+            # Half of all that is kept: what nobody has asked for since the one before goes.
+            other = Request("GET", f"/v2/other/manifests/{number}", mirror.host)
+            registry._known.put(other.key, entry, KNOWN_BYTES // 2)
+            assert request.key in registry._known
 
 
 async def test_ranges_are_not_remembered(sample: Sample, tmp_path: Path) -> None:

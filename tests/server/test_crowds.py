@@ -1,6 +1,9 @@
 """Who shares an answer, and how long what it reads from stays open."""
 
 import asyncio
+import gc
+import traceback
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -26,7 +29,7 @@ class Opener:
         stack.callback(self._close)
         await self.let.wait()
         if self._error is not None:
-            raise self._error
+            raise type(self._error)()
         return answer(200, origin_headers(self._origin), self._body), self._origin
 
     def _close(self) -> None:
@@ -123,6 +126,29 @@ async def test_an_error_is_everybodys_and_nobody_elses() -> None:
     member = Member(crowds, late)
     assert (await member.got).body == b"body"
     await member.leave()
+
+
+async def test_an_error_leaves_nothing_behind_and_grows_with_nobody() -> None:
+    crowds, find = Crowds(), Opener(error=BlobUnknown())
+
+    async def refused() -> int:
+        try:
+            async with crowds.member("blob", 0, find):
+                return 0
+        except BlobUnknown as error:
+            return len(traceback.extract_tb(error.__traceback__))
+
+    asking = [asyncio.create_task(refused()) for _ in range(50)]
+    await settled()
+    held = [weakref.ref(crowd) for crowd in crowds._crowds.values()]
+    gc.disable()
+    try:
+        find.let.set()
+        lengths = await asyncio.gather(*asking)
+        assert 0 < min(lengths) <= max(lengths) < 10
+        assert [one() for one in held] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_who_waits_for_one_that_is_cancelled_is_not_left_waiting() -> None:

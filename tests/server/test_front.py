@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import socket
+import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -634,3 +635,15 @@ async def test_without_the_fast_path_aiohttp_answers_everything(tmp_path: Path) 
         await one_by_one(paths.ordinary, [manifest(), manifest()])
         assert paths.ordinary._server.requests_count == 3
         assert paths.ordinary._server._fronts is None
+
+
+async def test_who_asks_when_a_process_goes_on_that_was_stopped_is_not_idle(tmp_path: Path) -> None:
+    async with both_paths(tmp_path, idle_timeout_seconds=1) as paths, connection(paths.fast) as (reader, writer):
+        writer.write(manifest())
+        await answer(reader, b"GET")
+        writer.write(manifest())
+        time.sleep(1.5)  # noqa: ASYNC251 the loop stands still, as that of a stopped process does
+        await answer(reader, b"GET")
+        await asyncio.sleep(0.4)
+        writer.write(manifest())
+        assert (await answer(reader, b"GET")).startswith(b"HTTP/1.1 200 OK\r\n")
