@@ -40,8 +40,8 @@ class Fronts:
         self.deliveries = Deliveries()
         self._idle_timeout_seconds = idle_timeout_seconds
         self._loop = asyncio.get_running_loop()
-        # So many sweeps were made. Idle time is counted in them: asking what time it is costs as much as finding, and
-        # what a stopped process did not hear in time was nobody's idleness.
+        # So many sweeps were made. Idle time is counted in them: a clock would cost each answer a part of its time,
+        # and what a process did not hear while it was stopped was nobody's idleness.
         self.sweeps = 0
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -73,7 +73,7 @@ class Fronts:
         """One timer for all of them: one for each would cost every answer a part of its time."""
         self.sweeps += 1
         for front in list(self.holding):
-            if front.active_at < self.sweeps - _IDLE_SWEEPS and not front.is_paused:
+            if front.active_in < self.sweeps - _IDLE_SWEEPS and not front.is_paused:
                 _close(front.transport)
         self._sweeping = self._loop.call_later(self._idle_timeout_seconds / _IDLE_SWEEPS, self._sweep)
 
@@ -97,7 +97,7 @@ class Front(asyncio.Protocol):
         self._read = fronts.heads.read
         self._remote: str | None = None
         # By the fronts' sweeps: when the last request came.
-        self.active_at = fronts.sweeps
+        self.active_in = fronts.sweeps
         # More is written than the client takes: nothing is read till it has.
         self.is_paused = False
 
@@ -122,12 +122,12 @@ class Front(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self.is_paused = False
-        self.active_at = self._fronts.sweeps
+        self.active_in = self._fronts.sweeps
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Answer what can be answered; aiohttp gets the rest."""
-        self.active_at = self._fronts.sweeps
+        self.active_in = self._fronts.sweeps
         head = self._known_head(data) or self._read(data)
         if head is None:
             self._answer_several(data)
@@ -161,7 +161,7 @@ class Front(asyncio.Protocol):
 
     def _take_back(self, behind: bytes) -> None:
         """Nothing of the answer waits any more."""
-        self.active_at = self._fronts.sweeps
+        self.active_in = self._fronts.sweeps
         self.is_paused = False
         self.transport.set_protocol(self)
         self._fronts.holding.add(self)

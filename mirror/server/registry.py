@@ -217,11 +217,11 @@ class Registry:
 
     async def _found(self, ask: Ask, request: Request, generation: int) -> tuple[Answer, Origin]:
         found, origin = await NAMED[ask.route.endpoint](ask)
+        found = _of(ask.route, found, ask.wanted)
         whole = isinstance(found.body, bytes) and len(found.body) == found.length
         if whole and (origin.fresh_until is None or origin.fresh_until > time.monotonic()):
-            again = _of(ask.route, given_again(found, origin), ask.wanted)
-            self._keep(request, _Known(again, ask.name, generation, origin))
-        return _of(ask.route, found, ask.wanted), origin
+            self._keep(request, _Known(given_again(found, origin), ask.name, generation, origin))
+        return found, origin
 
     async def _extension(self, route: Route) -> Answer:
         name, _, endpoint = route.reference.partition("/")
