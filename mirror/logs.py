@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 Format = Literal["auto", "text", "json"]
-# Many events of one name: their fields' names, and for each the time (seconds since 1970) and the fields' values.
-Row = tuple[float, tuple[Any, ...]]
-# What a row's fields look like is kept for so many different ones.
-_KNOWN_ROWS = 4_096
+# Of many events of one name: the time (seconds since 1970), the value of the first field, and those of the others.
+Row = tuple[float, Any, tuple[Any, ...]]
+# What the first field and the others look like is kept for so many different ones of each.
+_KNOWN_VALUES = 4_096
 # So many lines wait, some 20 MB, for whoever reads them slowly or not at all; more are lost, and counted.
 WAITING_LINES = 50_000
 # So long they are waited for at exit: a terminal that was stopped, or a full pipe, holds nobody up for ever.
@@ -171,8 +171,8 @@ class _Lines(logging.Formatter, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        # By the names of the fields, then by their values.
-        self._known: dict[tuple[str, ...], dict[tuple[Any, ...], str]] = {}
+        # By the names of the fields: what the first, and what the others look like, by their values.
+        self._known: dict[tuple[str, ...], tuple[dict[Any, str], dict[tuple[Any, ...], str]]] = {}
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
@@ -181,33 +181,41 @@ class _Lines(logging.Formatter, ABC):
             return "".join(self._rows(record, rows))
         fields: dict[str, Any] = getattr(record, "fields", {})
         trace = self.formatException(record.exc_info) if record.exc_info else None
-        return self.opening(record, record.created) + self.rest(fields, trace)
+        return self.opening(record, record.created) + self.fields(fields) + self.ending(trace)
 
     def _rows(self, record: logging.LogRecord, rows: Sequence[Row]) -> list[str]:
         keys: tuple[str, ...] = record.__dict__["keys"]
-        known = self._known.setdefault(keys, {})
+        firsts, others = self._known.setdefault(keys, ({}, {}))
+        end_of_line = self.ending(None)
         lines: list[str] = []
         opening, begin, end = "", 0.0, 0.0
-        for at, values in rows:
+        for at, value, values in rows:
             # Lines of one millisecond begin alike.
             if not begin <= at < end:
                 opening, begin = self.opening(record, at), int(at * 1000) / 1000
                 end = begin + 0.001
-            rest = known.get(values)
-            if rest is None:
-                if len(known) >= _KNOWN_ROWS:
-                    known.clear()
-                rest = known[values] = self.rest(dict(zip(keys, values, strict=True)), None)
-            lines.append(opening + rest)
+            first = firsts.get(value) or self._keep(firsts, value, keys[:1], (value,))
+            other = others.get(values) or self._keep(others, values, keys[1:], values)
+            lines.append(f"{opening}{first}{other}{end_of_line}")
         return lines
+
+    def _keep(self, known: dict[Any, str], value: Any, keys: tuple[str, ...], values: tuple[Any, ...]) -> str:
+        if len(known) >= _KNOWN_VALUES:
+            known.clear()
+        text = known[value] = self.fields(dict(zip(keys, values, strict=True)))
+        return text
 
     @abstractmethod
     def opening(self, record: logging.LogRecord, time: float) -> str:
         """How a line of this kind begins, at this time."""
 
     @abstractmethod
-    def rest(self, fields: dict[str, Any], trace: str | None) -> str:
-        """What follows the opening: the fields, a traceback, the line's end."""
+    def fields(self, fields: dict[str, Any]) -> str:
+        """How they follow the opening, or other fields."""
+
+    @abstractmethod
+    def ending(self, trace: str | None) -> str:
+        """How the line ends, with a traceback."""
 
 
 class TextLines(_Lines):
@@ -218,12 +226,14 @@ class TextLines(_Lines):
         when = datetime.fromtimestamp(time).strftime("%H:%M:%S")
         return f"{when} {record.levelname:<7} {_one_line(record.getMessage())}"
 
-    def rest(self, fields: dict[str, Any], trace: str | None) -> str:
+    def fields(self, fields: dict[str, Any]) -> str:
         """See `_Lines`."""
-        text = "".join(f" {key}={_text(value)}" for key, value in fields.items())
+        return "".join(f" {key}={_text(value)}" for key, value in fields.items())
+
+    def ending(self, trace: str | None) -> str:
+        """See `_Lines`."""
         # Indented: what an exception says cannot look like another event.
-        lines = [f"    {_one_line(line)}\n" for line in (trace or "").splitlines()]
-        return "".join([text, "\n", *lines])
+        return "".join(["\n", *(f"    {_one_line(line)}\n" for line in (trace or "").splitlines())])
 
 
 class JsonLines(_Lines):
@@ -235,12 +245,14 @@ class JsonLines(_Lines):
         told = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
         return json.dumps(told)[:-1]
 
-    def rest(self, fields: dict[str, Any], trace: str | None) -> str:
+    def fields(self, fields: dict[str, Any]) -> str:
         """See `_Lines`."""
-        told = fields if trace is None else {**fields, "traceback": trace}
         # Escaped: some readers take U+2028 and its like for the end of a line.
-        text = json.dumps(told, default=str)[1:]
-        return f", {text}\n" if told else f"{text}\n"
+        return f", {json.dumps(fields, default=str)[1:-1]}" if fields else ""
+
+    def ending(self, trace: str | None) -> str:
+        """See `_Lines`."""
+        return "}\n" if trace is None else self.fields({"traceback": trace}) + "}\n"
 
 
 def _text(value: Any) -> str:

@@ -19,9 +19,10 @@ from tests.serving import DEADLINE_SECONDS
 
 KEYS = ("remote", "target", "status")
 ROWS: Sequence[Row] = [
-    (1_700_000_000.0004, ("127.0.0.1", "/v2/", 200)),
-    (1_700_000_000.0005, ("127.0.0.1", "/v2/", 200)),
-    (1_700_000_000.25, (None, "/v2/\u2028x\n", 404)),
+    (1_700_000_000.0004, "127.0.0.1", ("/v2/", 200)),
+    (1_700_000_000.0005, "127.0.0.1", ("/v2/", 200)),
+    (1_700_000_000.0006, "::1", ("/v2/", 200)),
+    (1_700_000_000.25, None, ("/v2/\u2028x\n", 404)),
 ]
 
 
@@ -44,10 +45,10 @@ class Captured:
 def test_rows_are_written_as_single_events_are(form: type[JsonLines | TextLines]) -> None:
     together, alone = Captured(form()), Captured(form())
     events(together.log, logging.INFO, "request", KEYS, ROWS)
-    for time, values in ROWS:
+    for time, value, values in ROWS:
         record = logging.LogRecord("captured", logging.INFO, "", 0, "request", (), None)
         record.created = time
-        record.fields = dict(zip(KEYS, values, strict=True))
+        record.fields = dict(zip(KEYS, (value, *values), strict=True))
         alone.log.handle(record)
     assert together.lines == alone.lines
     assert len(together.lines) == len(ROWS)
@@ -56,8 +57,17 @@ def test_rows_are_written_as_single_events_are(form: type[JsonLines | TextLines]
 def test_events_that_have_the_same_values_under_other_names_are_not_taken_for_each_other() -> None:
     captured = Captured(JsonLines())
     for name in ("one", "other"):
-        events(captured.log, logging.INFO, name, (name,), [(0.0, ("value",))])
-    assert [json.loads(line).get("other") for line in captured.lines] == [None, "value"]
+        events(captured.log, logging.INFO, name, (name, "same"), [(0.0, "value", (1,))])
+        events(captured.log, logging.INFO, name, ("first", name), [(0.0, "value", (2,))])
+    assert [json.loads(line).get("other") for line in captured.lines] == [None, None, "value", 2]
+
+
+def test_more_values_than_are_kept_are_all_written() -> None:
+    captured = Captured(JsonLines())
+    rows = [(0.0, f"10.0.0.{number}", (f"/v2/{number}", 200)) for number in range(10_000)]
+    events(captured.log, logging.INFO, "request", KEYS, [*rows, *rows])
+    said = [json.loads(line) for line in captured.lines]
+    assert [(one["remote"], (one["target"], one["status"])) for one in said] == [row[1:] for row in [*rows, *rows]]
 
 
 def test_a_json_line_has_time_level_event_and_fields_in_this_order() -> None:
@@ -66,7 +76,7 @@ def test_a_json_line_has_time_level_event_and_fields_in_this_order() -> None:
     first = json.loads(captured.lines[0])
     assert list(first) == ["time", "level", "event", *KEYS]
     assert first["time"] == "2023-11-14T22:13:20.000+00:00"
-    assert json.loads(captured.lines[2])["target"] == "/v2/\u2028x\n"
+    assert json.loads(captured.lines[-1])["target"] == "/v2/\u2028x\n"
 
 
 @pytest.mark.parametrize("form", [JsonLines, TextLines])
@@ -92,11 +102,12 @@ def test_an_event_without_fields_and_one_with_a_traceback(form: type[JsonLines |
 def test_any_field_stays_in_its_line(targets: list[str]) -> None:
     for form in (JsonLines, TextLines):
         captured = Captured(form())
-        events(captured.log, logging.INFO, "request", ("target",), [(0.0, (target,)) for target in targets])
+        events(captured.log, logging.INFO, "request", ("target", "again"), [(0.0, one, (one,)) for one in targets])
         assert "".join(captured.lines).isprintable()
         assert len(captured.lines) == len(targets)
         if form is JsonLines:
-            assert [json.loads(line)["target"] for line in captured.lines] == targets
+            said = [json.loads(line) for line in captured.lines]
+            assert [(one["target"], one["again"]) for one in said] == list(zip(targets, targets, strict=True))
 
 
 WRITES_MUCH = """
@@ -105,7 +116,7 @@ from mirror import logs
 logs.set_up("json")
 log = logging.getLogger("test")
 for number in range(40):
-    logs.events(log, logging.INFO, "request", ("who", "number"), [(0.0, (sys.argv[1] * 500, number))] * 200)
+    logs.events(log, logging.INFO, "request", ("who", "number"), [(0.0, sys.argv[1] * 500, (number,))] * 200)
 """
 
 
@@ -139,7 +150,7 @@ from mirror import logs
 begin = logs.prepare("json")
 log = logging.getLogger("test")
 for number in range(logs.WAITING_LINES // 100 + 3):
-    logs.events(log, logging.INFO, "request", ("number",), [(0.0, (number,))] * 100)
+    logs.events(log, logging.INFO, "request", ("number",), [(0.0, number, ())] * 100)
 begin()
 """
 

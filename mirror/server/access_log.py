@@ -30,9 +30,10 @@ class AccessLog:
 
     def note(self, request: Request, answer: Answer, remote: str | None) -> None:
         """One answer that goes out to `remote`, an address."""
-        sent_bytes = answer.stop - answer.start if answer.send_body else 0
-        target = request.target[:TARGET_CHARACTERS]
-        self._rows.append((time.time(), (remote, request.method, target, answer.status, sent_bytes)))
+        asked, values = answer.logged
+        if asked is not request:
+            values = _values(request, answer)
+        self._rows.append((time.time(), remote, values))
         if len(self._rows) == BATCH_ROWS:
             self.flush()
         elif self._due is None:
@@ -46,3 +47,11 @@ class AccessLog:
         if self._rows:
             events(log, logging.INFO, "request", KEYS, self._rows)
             self._rows = []
+
+
+def _values(request: Request, answer: Answer) -> tuple[str, str, int, int]:
+    """Of all fields but the remote; kept with the answer."""
+    sent_bytes = answer.stop - answer.start if answer.send_body else 0
+    values = request.method, request.target[:TARGET_CHARACTERS], answer.status, sent_bytes
+    object.__setattr__(answer, "logged", (request, values))
+    return values

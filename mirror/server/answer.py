@@ -4,13 +4,14 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from mirror.oci.names import Host
+from mirror.server.request import Request
 from mirror.sources.source import Origin
 from mirror.store.body import BlobBody, body_size
 from mirror.store.threads import PIECE_BYTES
@@ -50,6 +51,8 @@ class Answer:
     send_body: bool = True
     # The family of endpoints, for metrics.
     endpoint: str = "none"
+    # What the access log said last of it, behind the request that it was for: the same few go to the same requests.
+    logged: tuple[Request | None, tuple[Any, ...]] = field(default=(None, ()), init=False, repr=False, compare=False)
 
     @property
     def length(self) -> int:

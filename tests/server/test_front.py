@@ -365,7 +365,7 @@ async def test_metrics_and_log_lines_are_the_same_on_both_paths(
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
     """Remote, method, target, status and bytes of every answer."""
     records = [record for record in caplog.records if record.message == "request"]
-    return [values for record in records for _, values in record.__dict__["rows"]]
+    return [(remote, *values) for record in records for _, remote, values in record.__dict__["rows"]]
 
 
 async def counts(paths: Paths) -> dict[str, float]:
