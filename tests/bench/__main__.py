@@ -42,7 +42,7 @@ def main() -> int:
         content = bench_content.write(folder / "layouts", arguments.big_mib)
         bench_content.write_distribution(content.layouts, folder / "registry")
         (folder / "static").mkdir()
-        with servers.running(folder, content) as ports:
+        with servers.running(folder, content, arguments.big_mib << 20) as ports:
             wanted = [case for case in cases(content) if arguments.only.lower() in case.name.lower()]
             rows = _run(folder, ports, wanted, arguments.rounds, arguments.seconds)
     sys.stdout.write(render(rows, BASE) + "\n")
@@ -91,7 +91,7 @@ def _run(folder: Path, ports: dict[str, int], wanted: list[Case], rounds: int, s
         asked: dict[str, Asked] = {}
         for name, port in ports.items():
             path = case.static_path if name == BASE else case.target
-            if name == servers.LOGGING and not case.logged:
+            if name in (servers.LOGGING, servers.SENDER) and name != case.also:
                 continue
             if case.only_mirror and name.startswith("distribution"):
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.bench.content import APP, MANY, MIB, ONE, Content
-from tests.bench.servers import PROXIED
+from tests.bench.servers import LOGGING, PROXIED, SENDER
 
 CONTAINERD = {
     "User-Agent": "containerd/2.0.0",
@@ -30,10 +30,12 @@ class Case:
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     connections: int = 32
+    # Of the client.
+    threads: int = 2
     static: str | None = None
     only_mirror: bool = False
-    # Also asked of the mirror that writes an access log.
-    logged: bool = False
+    # A server that is asked only such cases.
+    also: str | None = None
 
     @property
     def static_path(self) -> str:
@@ -48,8 +50,8 @@ def cases(content: Content) -> list[Case]:
     hub = "/v2/library/base/manifests/v00000?ns=docker.io"
     proxied = f"?ns={PROXIED}"
     return [
-        Case("GET manifest by tag", tag, headers=PLAIN, logged=True),
-        Case("HEAD manifest by tag", tag, "HEAD", PLAIN, logged=True),
+        Case("GET manifest by tag", tag, headers=PLAIN, also=LOGGING),
+        Case("HEAD manifest by tag", tag, "HEAD", PLAIN, also=LOGGING),
         Case("GET manifest by digest", digest, headers=PLAIN),
         Case("HEAD manifest by digest", digest, "HEAD", PLAIN),
         Case("GET manifest, containerd", tag, headers=CONTAINERD),
@@ -60,7 +62,8 @@ def cases(content: Content) -> list[Case]:
         Case("blob of 4 KiB", f"{blob}/{content.small}"),
         Case("blob of 1 MiB", f"{blob}/{content.medium}"),
         Case("1 MiB of a big blob", f"{blob}/{content.big}", headers={"Range": f"bytes={7 * MIB}-{8 * MIB - 1}"}),
-        Case("big blob", f"{blob}/{content.big}", connections=4),
+        Case("big blob", f"{blob}/{content.big}", connections=4, also=SENDER),
+        Case("big blob, client on one core", f"{blob}/{content.big}", threads=1, also=SENDER),
         Case("/v2/", "/v2/", static="/v2/index"),
         Case("tags, 1 of 1", f"/v2/{ONE}/tags/list?n=1"),
         Case("tags, 1 of 20,000", f"/v2/{MANY}/tags/list?n=1"),

@@ -79,7 +79,7 @@ def measure(folder: Path, port: int, case: Case, asked: Asked, seconds: float) -
     script = folder / f"{case.method}.lua"
     script.write_text(f'wrk.method = "{case.method}"\n{_SCRIPT}')
     sent = [f"--header={name}: {value}" for name, value in asked.headers.items()]
-    load = ["-t2", f"-c{case.connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(script)]
+    load = [f"-t{case.threads}", f"-c{case.connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(script)]
     command = ["wrk", *load, *sent, f"http://127.0.0.1:{port}{asked.path}"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result = json.loads(next(line for line in said.splitlines() if line.startswith("RESULT")).partition(" ")[2])

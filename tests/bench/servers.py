@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,11 +17,12 @@ from tests.server_process import MIRROR
 START_SECONDS = 60
 PROXIED = "up.bench"
 LOGGING = "2 workers, access log"
+SENDER = "sender of one buffer"
 _DISTRIBUTIONS = (("distribution 2.8", "docker-registry"), ("distribution 3", "registry"))
 
 
 @contextmanager
-def running(folder: Path, content: Content) -> Iterator[dict[str, int]]:
+def running(folder: Path, content: Content, big_bytes: int) -> Iterator[dict[str, int]]:
     """All servers that are installed here: their ports by name. nginx serves `folder`/static."""
     with ExitStack() as stack:
         ports = {}
@@ -36,6 +38,10 @@ def running(folder: Path, content: Content) -> Iterator[dict[str, int]]:
             ports[name] = stack.enter_context(mirror(folder, [content.layouts], upstream, **settings)).port
         if shutil.which("nginx"):
             ports["nginx"] = stack.enter_context(nginx(folder, folder / "static"))
+        ports[SENDER] = port = _free_port()
+        for _ in range(2):
+            command = [sys.executable, "-m", "tests.bench.sender", str(port), str(big_bytes)]
+            stack.enter_context(_process(command, folder, port))
         yield ports
 
 
