@@ -145,6 +145,8 @@ class Pump:
                     left[0] = left[0][count:]
         except OSError as error:
             self._error = error
+        except Exception as error:  # no memory, for one: without a word those who wait would wait for ever
+            self._error = OSError(f"writing failed: {error!r}")
 
     def _answer(self, function: Callable[[], Any], future: "Future[Any]") -> None:
         if not future.set_running_or_notify_cancel():

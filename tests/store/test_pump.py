@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirror.store.pump import QUEUE_BYTES, Pump, StorageFailed
+from tests.serving import DEADLINE_SECONDS
 from tests.store.supplier import MIB, make_content, until
 
 
@@ -84,3 +85,22 @@ async def test_part_shorter_than_held_is_not_written_on(fd: int) -> None:
     finally:
         await pump.close()
     assert os.pread(fd, 10, 0) == b"123"
+
+
+class NoRoom:
+    """A hash that has no memory for what it is given."""
+
+    def update(self, data: memoryview) -> None:
+        raise MemoryError
+
+
+async def test_a_failure_that_is_no_disks_is_said_too_and_leaves_nobody_waiting(fd: int) -> None:
+    pump = Pump(fd, NoRoom(), 0, lambda written: None)
+    await pump.put(b"1234")
+    # What fails here is not closed: that would wait for a thread that is gone.
+    with pytest.raises(StorageFailed, match="MemoryError"):
+        await asyncio.wait_for(pump.call(lambda: None), DEADLINE_SECONDS)
+    with pytest.raises(StorageFailed):
+        await pump.put(b"5")
+    assert (pump.written, pump.hashed) == (4, 0)
+    await pump.close()
