@@ -9,6 +9,7 @@ from mirror import logs
 from mirror.app.prepare import prepare
 from mirror.app.slot import Slot
 from mirror.cli import signals
+from mirror.cli.limits import make_room_for_descriptors
 from mirror.cli.loop import run_loop
 from mirror.cli.supervise import Supervisor
 from mirror.config import Config
@@ -49,6 +50,7 @@ async def _serve(config: Config, scans: bytes, slot: Slot | None = None) -> None
     # Here, since a parent of several workers needs none of it.
     from mirror.app.serving import running
 
+    make_room_for_descriptors()
     _share_quickly()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

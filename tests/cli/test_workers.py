@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import time
@@ -161,3 +163,15 @@ def test_a_port_that_another_mirrors_workers_share_is_in_use(mirror: MirrorProce
     done = run(tmp_path, "--listen", mirror.host, "--cache", "other", *TWO)
     assert done.returncode == 2
     assert "in use" in json.loads(done.stderr.splitlines()[-1])["reason"]
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_no_client_waits_for_the_kernel_to_make_room_for_descriptors(
+    tmp_path: Path, layouts: Path, count: str
+) -> None:
+    """A table that grows under threads stops who needs it for some 15 ms."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with MirrorProcess(tmp_path / "mirror.log", "--workers", count, cwd=tmp_path) as started:
+        for pid in workers(started) or [started.pid]:
+            (slots,) = re.findall(r"FDSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+            assert int(slots) >= (16_384 if most == resource.RLIM_INFINITY else min(most, 16_384))
