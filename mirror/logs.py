@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 Format = Literal["auto", "text", "json"]
 # Of many events of one name: the time (seconds since 1970), the value of the first field, and those of the others.
+# Values that compare equal (1 and True) are taken for the same.
 Row = tuple[float, Any, tuple[Any, ...]]
 # What the first field and the others look like is kept for so many different ones of each.
 _KNOWN_VALUES = 4_096
@@ -33,7 +34,10 @@ def event(log: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
 
 
 def events(log: logging.Logger, level: int, name: str, keys: tuple[str, ...], rows: Sequence[Row]) -> None:
-    """Log many events of one name, a line each, at the price of one; `rows` is the log's from here on."""
+    """Log many events of one name, a line each, at the price of one; `rows` is the log's from here on.
+
+    There is at least one key.
+    """
     log.log(level, name, extra={"keys": keys, "rows": rows})
 
 
@@ -194,8 +198,11 @@ class _Lines(logging.Formatter, ABC):
             if not begin <= at < end:
                 opening, begin = self.opening(record, at), int(at * 1000) / 1000
                 end = begin + 0.001
-            first = firsts.get(value) or self._keep(firsts, value, keys[:1], (value,))
-            other = others.get(values) or self._keep(others, values, keys[1:], values)
+            first, other = firsts.get(value), others.get(values)
+            if first is None:
+                first = self._keep(firsts, value, keys[:1], (value,))
+            if other is None:
+                other = self._keep(others, values, keys[1:], values)
             lines.append(f"{opening}{first}{other}{end_of_line}")
         return lines
 
@@ -211,7 +218,7 @@ class _Lines(logging.Formatter, ABC):
 
     @abstractmethod
     def fields(self, fields: dict[str, Any]) -> str:
-        """How they follow the opening, or other fields."""
+        """These as they stand in a line, each behind what separates it from what comes before."""
 
     @abstractmethod
     def ending(self, trace: str | None) -> str:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.logs import WAITING_LINES, JsonLines, Row, TextLines, WholeLines, event, events
+from mirror.logs import _KNOWN_VALUES, WAITING_LINES, JsonLines, Row, TextLines, WholeLines, event, events
 from tests.serving import DEADLINE_SECONDS
 
 KEYS = ("remote", "target", "status")
@@ -64,7 +64,7 @@ def test_events_that_have_the_same_values_under_other_names_are_not_taken_for_ea
 
 def test_more_values_than_are_kept_are_all_written() -> None:
     captured = Captured(JsonLines())
-    rows = [(0.0, f"10.0.0.{number}", (f"/v2/{number}", 200)) for number in range(10_000)]
+    rows = [(0.0, f"10.0.0.{number}", (f"/v2/{number}", 200)) for number in range(2 * _KNOWN_VALUES + 1)]
     events(captured.log, logging.INFO, "request", KEYS, [*rows, *rows])
     said = [json.loads(line) for line in captured.lines]
     assert [(one["remote"], (one["target"], one["status"])) for one in said] == [row[1:] for row in [*rows, *rows]]

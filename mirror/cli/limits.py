@@ -5,7 +5,7 @@ import os
 import resource
 from contextlib import suppress
 
-# 128 KiB of the kernel's memory.
+# Descriptors that there is room for from the start: 128 KiB of the kernel's memory.
 _ROOM = 16_384
 
 
@@ -17,10 +17,11 @@ def raise_file_limit() -> None:
 
 
 def make_room_for_descriptors() -> None:
-    """Have this process's table of descriptors grown before anybody waits for it.
+    """Have this process's table of descriptors grown before there are clients.
 
-    Where there are threads, who needs the 65th, the 257th and so on is stopped by the kernel until all processors
-    have taken note (Linux, fs/file.c, expand_fdtable): some 15 ms in which no client is answered. It never shrinks.
+    Where there are threads, who needs the 65th, and again at each doubling, is stopped by the kernel until all
+    processors have taken note (Linux, fs/file.c, expand_fdtable): some 15 ms in which nobody is answered. It never
+    shrinks.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = _ROOM - 1 if soft == resource.RLIM_INFINITY else min(soft, _ROOM) - 1

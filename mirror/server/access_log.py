@@ -30,8 +30,8 @@ class AccessLog:
 
     def note(self, request: Request, answer: Answer, remote: str | None) -> None:
         """One answer that goes out to `remote`, an address."""
-        asked, values = answer.logged
-        if asked is not request:
+        values = answer.logged
+        if values is None or values[1] != request.target or values[0] != request.method:
             values = _values(request, answer)
         self._rows.append((time.time(), remote, values))
         if len(self._rows) == BATCH_ROWS:
@@ -50,8 +50,8 @@ class AccessLog:
 
 
 def _values(request: Request, answer: Answer) -> tuple[str, str, int, int]:
-    """Of all fields but the remote; kept with the answer."""
+    """What a row says behind `remote`. Kept with the answer, but not the request: its bytes are nobody's to count."""
     sent_bytes = answer.stop - answer.start if answer.send_body else 0
     values = request.method, request.target[:TARGET_CHARACTERS], answer.status, sent_bytes
-    object.__setattr__(answer, "logged", (request, values))
+    object.__setattr__(answer, "logged", values)
     return values

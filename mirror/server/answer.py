@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from mirror.oci.names import Host
-from mirror.server.request import Request
 from mirror.sources.source import Origin
 from mirror.store.body import BlobBody, body_size
 from mirror.store.threads import PIECE_BYTES
@@ -51,8 +50,8 @@ class Answer:
     send_body: bool = True
     # The family of endpoints, for metrics.
     endpoint: str = "none"
-    # What the access log said last of it, behind the request that it was for: the same few go to the same requests.
-    logged: tuple[Request | None, tuple[Any, ...]] = field(default=(None, ()), init=False, repr=False, compare=False)
+    # What the access log said last of it: mostly it says the same again.
+    logged: tuple[str, str, int, int] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def length(self) -> int:
