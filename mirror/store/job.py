@@ -9,7 +9,7 @@ from typing import Any
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Unavailable, Unknown
-from mirror.store.feed import Feed, Fetch, Mark, Patience
+from mirror.store.feed import Feed, Fetch, Mark, Patience, WrongContent
 from mirror.store.parts import Files, Part
 from mirror.store.progress import VERIFY_FIRST_BYTES, Progress
 from mirror.store.pump import StorageFailed
@@ -111,14 +111,19 @@ class Job:
     async def give_up_storing(self, part: Part, hasher: Any = None) -> None:
         """Readers go on by themselves behind the bytes held, which stay readable as long as anybody reads.
 
-        `hasher` has taken in the bytes held; None: they are read again. Raises Unavailable where nobody can be
-        told how the blob goes on.
+        `hasher` has taken in the bytes held; None: they are read again. Raises WrongContent where that is all of them
+        and they are not the blob's, Unavailable where nobody can be told how the blob goes on.
         """
         await to_the_end(part.drop)
-        held = self.progress.held
-        if self.progress.size is None or held >= self.progress.size:
+        held, size = self.progress.held, self.progress.size
+        if size is None or held > size:
             raise Unavailable("the blob cannot be stored")
         if hasher is None:
             hasher = await asyncio.to_thread(part.hash_state, held)
+        if held == size:
+            if hasher.hexdigest() != self.digest.hex:
+                raise WrongContent({"digest": self.digest, "reason": "the hash differs"})
+            self.progress.complete(size)
+            return
         self.counters.passed_through += 1
         self.progress.pass_on(hasher, held)

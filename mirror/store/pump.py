@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -74,13 +77,16 @@ class Pump:
 
     def rehash(self) -> None:
         """Take the bytes held into the hash; to be called in the thread, before the first write."""
-        while self.hashed < self.written and not self._closing:
-            piece = os.pread(self._fd, min(_REHASH_BYTES, self.written - self.hashed), self.hashed)
-            if not piece:
-                self._error = OSError(f"the part ends at byte {self.hashed}, not {self.written}")
-                raise self._error
-            self.hasher.update(piece)
-            self.hashed += len(piece)
+        try:
+            while self.hashed < self.written and not self._closing:
+                piece = os.pread(self._fd, min(_REHASH_BYTES, self.written - self.hashed), self.hashed)
+                if not piece:
+                    raise OSError(f"the part ends at byte {self.hashed}, not {self.written}")
+                self.hasher.update(piece)
+                self.hashed += len(piece)
+        except Exception as error:
+            self._fail(error)  # what is written behind a gap of the hash would be found wrong
+            raise
 
     async def close(self) -> None:
         """End the thread; what waits unwritten is dropped. Afterwards, and only then, `fd` may be closed."""
@@ -129,8 +135,8 @@ class Pump:
     def _write(self, batch: list[bytes]) -> None:
         if self._error is not None:
             return  # what comes after a failed write would leave a gap
-        left: list[memoryview] = [memoryview(chunk) for chunk in batch]
         try:
+            left: list[memoryview] = [memoryview(chunk) for chunk in batch]
             while left:
                 count = os.pwritev(self._fd, left, self.written)
                 self.written += count
@@ -143,10 +149,16 @@ class Pump:
                     self.hasher.update(left[0][:count])
                     self.hashed += count
                     left[0] = left[0][count:]
-        except OSError as error:
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing more is written, and whoever waits hears of it; also of what is not the disk's: no memory, say."""
+        if isinstance(error, OSError):
             self._error = error
-        except Exception as error:  # no memory, for one: without a word those who wait would wait for ever
-            self._error = OSError(f"writing failed: {error!r}")
+            return
+        log.error("the thread that writes a blob failed", exc_info=error)
+        self._error = OSError(f"not the disk: {error!r}")
 
     def _answer(self, function: Callable[[], Any], future: "Future[Any]") -> None:
         if not future.set_running_or_notify_cancel():
@@ -161,7 +173,11 @@ class Pump:
     def _wake(self) -> None:
         if not self._waking:
             self._waking = True
-            self._tell(self._woken)
+            try:
+                self._tell(self._woken)
+            except BaseException:
+                self._waking = False  # else nobody would be woken ever again
+                raise
 
     def _tell(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
