@@ -123,7 +123,7 @@ http {{
 @contextmanager
 def _process(command: Sequence[str], folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Raises RuntimeError where nobody listens in time."""
-    with (folder / f"{Path(command[0]).name}-{port}.log").open("wb") as log:
+    with (folder / f"{Path(command[0]).name}-{port}.log").open("ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + START_SECONDS
