@@ -141,3 +141,14 @@ def plain(target: str, method: str = "GET", *lines: str) -> bytes:
 def manifest(*lines: str, method: str = "GET") -> bytes:
     """A request that is answered from memory, once it was asked."""
     return plain(f"/v2/{NAME}/manifests/1.0", method, *lines)
+
+
+async def all_that_comes(listener: Listener, request: bytes) -> bytes:
+    """Of the answer, and whatever follows it, until the connection ends."""
+    found = b""
+    async with connection(listener) as (reader, writer):
+        writer.write(request)
+        with suppress(ConnectionError):
+            while piece := await reader.read(65536):
+                found += piece
+    return undated(found)
