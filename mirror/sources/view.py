@@ -118,6 +118,8 @@ class View:
         if known is not None:
             return known
         candidates = repository.candidates(tag)
+        # Looked at before: what arrives only now may not have been joined, and is at the next time.
+        whole = all(self._read(candidate) is not None for candidate in candidates)
         joined = coalesce(self.library, candidates)
         if joined is None:
             return None
@@ -133,7 +135,7 @@ class View:
             self.reach(repository).note(candidate)
         if found is None:
             return None
-        if any(self._read(candidate) is None for candidate in candidates):
+        if not whole:
             return replace(found, whole=False)
         with self._lock:
             self._joined[repository.name, tag] = found

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import pytest
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
+from mirror.sources import view
+from mirror.sources.coalesce import Coalesced, coalesce
+from mirror.sources.library import Library
+from mirror.sources.snapshot import Candidate
 from tests.content import LINUX_AMD64, LINUX_ARM64, LayoutWriter, Platform
 from tests.serving import DEADLINE_SECONDS, Mirror, Reply, serving
 
@@ -187,6 +192,26 @@ async def test_a_part_that_cannot_be_read_does_not_hide_the_other_and_counts_onc
         assert digest(await mirror.get(TAG)) == other.digest
         writer.blob_path(descriptor).write_bytes(content)
         mirror.running.local.rescan()
+        await both(mirror)
+
+
+async def test_a_part_that_arrives_while_its_tag_is_joined_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may ask at any moment: the search index does, for one."""
+    root = tmp_path / "layouts"
+    writer, descriptor = place(root, "a", LINUX_AMD64, newer=1)
+    place(root, "b", LINUX_ARM64, newer=2)
+    content = writer.content(descriptor)
+    writer.blob_path(descriptor).unlink()
+
+    def join(library: Library, candidates: Sequence[Candidate]) -> Coalesced | None:
+        found = coalesce(library, candidates)
+        writer.blob_path(descriptor).write_bytes(content)
+        return found
+
+    monkeypatch.setattr(view, "coalesce", join)
+    async with serving(tmp_path / "mirror", layouts=[root]) as mirror:
         await both(mirror)
 
 
