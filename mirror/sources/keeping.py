@@ -10,9 +10,11 @@ from mirror.oci.names import Name
 log = logging.getLogger(__name__)
 
 
-async def keep(what: str, name: Name, write: Callable[[], object]) -> None:
-    """Write in a thread; a failure costs the copy, and a line in the log."""
+async def keep(what: str, name: Name, write: Callable[[], object]) -> bool:
+    """Write in a thread; whether it was. A failure costs the copy, and a line in the log."""
     try:
         await asyncio.to_thread(write)
     except OSError as error:
         event(log, logging.ERROR, f"{what}_not_cached", name=str(name), reason=str(error))
+        return False
+    return True

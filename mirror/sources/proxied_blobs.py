@@ -72,7 +72,9 @@ class ProxiedBlobs:
             yield found or await self._filled(stack, repository, digest)
 
     def _may_join(self, repository: CachedRepository, digest: Digest) -> bool:
-        """Whether a fill runs whose bytes are the repository's, or whose first answer will say whether they are."""
+        """Whether a fill runs whose bytes are the repository's, or whose first answer will say, or has just said,
+        whether they are.
+        """
         return self._blobs.is_filling(digest) and (
             repository.has(digest) or self._blobs.may_have(digest, str(repository.name))
         )
@@ -148,9 +150,15 @@ class ProxiedBlobs:
 
     def _linking(self, repository: CachedRepository, digest: Digest, size: int) -> "asyncio.Task[None] | None":
         """What does so, begun; None where it is done."""
+        supplier = str(repository.name)
         if repository.size(digest) == size:
+            self._blobs.membership_written(digest, supplier)
             return None
-        link = partial(keep, "membership", repository.name, lambda: repository.link(digest, size))
+
+        async def link() -> None:
+            if await keep("membership", repository.name, lambda: repository.link(digest, size)):
+                self._blobs.membership_written(digest, supplier)
+
         return self._links.begin((repository.name, digest, size), link)
 
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:

@@ -120,12 +120,20 @@ class BlobStore:
         return digest in self._fills
 
     def may_have(self, digest: Digest, supplier: str) -> bool:
-        """Whether `supplier` has answered a fill, or one waits for its first answer: from it, or others before it."""
+        """Whether a fill waits for its first answer, from `supplier` or others before it, or `supplier` has given it
+        and that is written nowhere else yet.
+        """
         fill = self._fills.get(digest)
         if fill is None:
             return False
         job = fill.job
         return supplier in job.answered_by or (job.progress.size is None and supplier in job.suppliers)
+
+    def membership_written(self, digest: Digest, supplier: str) -> None:
+        """That `supplier` has the blob stands in its repository, which is asked from now on: it may be forgotten."""
+        fill = self._fills.get(digest)
+        if fill is not None:
+            fill.job.answered_by.discard(supplier)
 
     def running(self) -> int:
         """Fills running in this process, those included that follow another process's."""

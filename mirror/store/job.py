@@ -52,7 +52,8 @@ class Job:
     on_stored: Callable[[Digest, int], None]
     progress: Progress = field(default_factory=Progress)
     suppliers: dict[str, Fetch] = field(default_factory=dict)
-    # Who was seen, in this process, to have the blob, and what a supplier said last where it was an error.
+    # Who was seen, in this process, to have the blob before bodies began, till that is written down; and what a
+    # supplier said last where it was an error.
     answered_by: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
     _begun: tuple[float, int] | None = None
@@ -78,7 +79,8 @@ class Job:
         return Unavailable() if isinstance(found, Unknown) else found
 
     def _answered(self, supplier: str, size: int | None) -> None:
-        self.answered_by.add(supplier)
+        if self.progress.size is None:
+            self.answered_by.add(supplier)
         self.announce(size)
 
     def announce(self, size: int | None) -> None:
