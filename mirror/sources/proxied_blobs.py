@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from mirror.oci.digest import Digest
-from mirror.oci.errors import BlobUnknown, Denied, OciError, Unknown
+from mirror.oci.errors import BadGateway, BlobUnknown, Denied, OciError, Unknown
 from mirror.oci.names import Host
 from mirror.sources.flights import Flights
 from mirror.sources.keeping import keep
@@ -53,7 +53,7 @@ class ProxiedBlobs:
             size = await self._blobs.size(digest)
             if size is None and digest in self._blobs.busy():
                 size = repository.size(digest)  # on its way to the disk
-            if size is not None:
+            if size is not None and _is_of(repository, digest, size):
                 return Found(size, self._freshness.origin("hit", None, float("inf")))
         size = await self._freshness.once(self._question(repository, digest))
         return Found(size, self._freshness.origin("fwd=uri-miss", None, 0))
@@ -91,6 +91,8 @@ class ProxiedBlobs:
             body = await stack.enter_async_context(self._blobs.open(digest))
         except BlobUnknown:
             return None
+        if not _is_of(repository, digest, body.size):
+            await self._prove(repository, digest)
         return Found(body, self._freshness.origin("hit", None, float("inf")))
 
     async def _filled(self, stack: AsyncExitStack, repository: CachedRepository, digest: Digest) -> Found[BlobBody]:
@@ -139,9 +141,10 @@ class ProxiedBlobs:
             raise stale from error
 
     async def _prove(self, repository: CachedRepository, digest: Digest) -> None:
-        """See that the digest is the repository's. Raises as a cold question does."""
-        if not repository.has(digest):
-            await self._freshness.once(self._question(repository, digest))
+        """See that the digest is the repository's, of the size that it has. Raises as a cold question does."""
+        size = await self._blobs.told_size(digest)
+        if not _is_of(repository, digest, size):
+            _check_size(digest, await self._freshness.once(self._question(repository, digest)), size)
 
     async def _link(self, repository: CachedRepository, digest: Digest, size: int) -> None:
         """Make the digest the repository's, once for all who see it come."""
@@ -163,12 +166,25 @@ class ProxiedBlobs:
 
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
         async def ask() -> int:
-            size = await self._client.stat_blob(repository.name.repository, digest)
+            told = await self._blobs.told_size(digest)
+            size = await self._client.stat_blob(repository.name.repository, digest, expected_bytes=told)
+            _check_size(digest, size, told)
             await self._link(repository, digest, size)
             return size
 
         unknown = BlobUnknown({"name": str(repository.name), "digest": digest})
         return Question(repository.name, f"blob {digest}", 0, ask, unknown)
+
+
+def _is_of(repository: CachedRepository, digest: Digest, size: int | None) -> bool:
+    """Whether the repository has a digest whose bytes are so many: what its upstream said of it may be of others."""
+    return repository.has(digest) and (size is None or repository.size(digest) in (None, size))
+
+
+def _check_size(digest: Digest, said: int, size: int | None) -> None:
+    """An upstream that answers every path with 200 does not have what it names. Raises BadGateway."""
+    if size not in (None, said):
+        raise BadGateway({"digest": digest, "reason": f"its upstream says {said} bytes, not {size}"})
 
 
 class _Supply:

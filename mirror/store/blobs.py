@@ -49,6 +49,13 @@ class BlobStore:
         """Size in bytes of a blob that is here; opens nothing."""
         return await asyncio.to_thread(self.pool.size, digest)
 
+    async def told_size(self, digest: Digest) -> int | None:
+        """Size in bytes of a blob that is here, or on its way as its upstream says."""
+        fill = self._fills.get(digest)
+        if fill is not None and fill.job.progress.size is not None:
+            return fill.job.progress.size
+        return await self.size(digest)
+
     def keeps(self, size: int) -> bool:
         """Whether a blob of `size` bytes is stored when it comes; larger ones are passed through."""
         limit = self._limits.max_blob_bytes

@@ -21,8 +21,10 @@ class BlobHead:
     total_size: int | None
 
 
-async def blob_size(exchange: Exchange, repository: str, digest: Digest) -> int:
-    """By HEAD; by a GET of one byte where HEAD is refused or says no length: some signed URLs are for GET only."""
+async def blob_size(exchange: Exchange, repository: str, digest: Digest, expected_bytes: int | None = None) -> int:
+    """By HEAD; by a GET of one byte where HEAD is refused, or says no length or another than is expected: some signed
+    URLs are for GET only.
+    """
     url = exchange.url(repository, f"blobs/{digest}")
     try:
         answer = await exchange.ask("HEAD", repository, url, {})
@@ -32,7 +34,7 @@ async def blob_size(exchange: Exchange, repository: str, digest: Digest) -> int:
     else:
         size = answer.length_bytes
         answer.close()
-        if size is not None:
+        if size is not None and expected_bytes in (None, size):
             return size
     try:
         answer = await exchange.ask("GET", repository, url, {"Range": "bytes=0-0"})

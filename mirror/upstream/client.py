@@ -103,10 +103,19 @@ class UpstreamClient:
             _capability(reference), lambda one: get_manifest(one, repository, reference), deadline_seconds
         )
 
-    async def stat_blob(self, repository: str, digest: Digest, *, deadline_seconds: float | None = None) -> int:
-        """A blob's size in bytes, by HEAD; where that does not say, by a GET of one byte."""
+    async def stat_blob(
+        self,
+        repository: str,
+        digest: Digest,
+        *,
+        expected_bytes: int | None = None,
+        deadline_seconds: float | None = None,
+    ) -> int:
+        """A blob's size in bytes, by HEAD; where that does not say what is expected, by a GET of one byte."""
         _check(self.settings.host, repository)
-        return await self._small("pull", lambda one: blob_size(one, repository, digest), deadline_seconds)
+        return await self._small(
+            "pull", lambda one: blob_size(one, repository, digest, expected_bytes), deadline_seconds
+        )
 
     @asynccontextmanager
     async def open_blob(

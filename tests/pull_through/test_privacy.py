@@ -132,6 +132,77 @@ async def test_a_manifest_that_mentions_a_private_digest_opens_nothing(tmp_path:
             await refused_every_way(mirror, digest, PUBLIC, "evil")
 
 
+@pytest.mark.parametrize("head_first", [False, True])
+async def test_an_upstream_that_answers_everything_with_its_page_has_nothing(
+    tmp_path: Path, hubs: Hubs, head_first: bool
+) -> None:
+    private, public = await hubs(), await hubs()
+    image = private.image(APP, "1", layers=[b"secret" * 1000])
+    page = {"Content-Type": "text/html"}
+    public.fault(Status(200, page, b"<html>welcome</html>"), path="*/v2/*")
+    ways = [way for digest in (image.digest, *image.blobs) for way in every_way(digest, PUBLIC, APP)]
+    hosts = {PRIVATE: upstream(private), PUBLIC: upstream(public)}
+    async with pulling(tmp_path, hosts) as mirror:
+        if head_first:  # what it says of a blob that nobody has yet is no proof later on either
+            for method, target, headers in ways:
+                if method == "HEAD":
+                    await mirror.request(method, target, headers)
+        await pull(mirror, image, "1", host=PRIVATE)
+        for method, target, headers in ways:
+            answer = await mirror.request(method, target, headers)
+            assert answer.status in (404, 502), (method, target, headers)
+
+
+async def test_a_running_fill_is_not_joined_through_an_upstream_that_answers_everything(
+    tmp_path: Path, hubs: Hubs
+) -> None:
+    private, public = await hubs(), await hubs()
+    digest = private.blob(APP, b"secret" * (BIG // 6))
+    public.fault(Status(200, {"Content-Type": "text/html"}, b"<html>welcome</html>"), path="*/v2/*")
+    release = asyncio.Event()
+    private.fault(Stall(release, BIG // 2), kind="blob", method="GET")
+    hosts = {PRIVATE: upstream(private), PUBLIC: upstream(public)}
+    async with pulling(tmp_path, hosts) as mirror:
+        filling = asyncio.create_task(mirror.get(path("blobs", digest, host=PRIVATE)))
+        part = mirror.cache / "parts" / digest.fallback_tag
+        await eventually(lambda: part.exists() and part.stat().st_size >= BIG // 2)
+        for method, target, headers in every_way(digest, PUBLIC, APP):
+            async with asyncio.timeout(5):
+                answer = await mirror.request(method, target, headers)
+            assert answer.status in (404, 502), (method, target, headers)
+        release.set()
+        assert (await filling).status == 200
+
+
+@pytest.mark.parametrize("name_it", [False, True], ids=["no digest", "another digest"])
+async def test_a_head_that_does_not_name_the_manifest_is_no_proof(tmp_path: Path, hubs: Hubs, name_it: bool) -> None:
+    private, public = await hubs(), await hubs()
+    image = private.image(APP, "1")
+    headers = {"Content-Type": media_types.OCI_MANIFEST}
+    if name_it:
+        headers["Docker-Content-Digest"] = Digest.of(b"another")
+    public.fault(Status(200, headers), kind="manifest", method="HEAD")
+    hosts = {PRIVATE: upstream(private), PUBLIC: upstream(public)}
+    async with pulling(tmp_path, hosts) as mirror:
+        await pull(mirror, image, "1", host=PRIVATE)
+        target = path("manifests", image.digest, host=PUBLIC)
+        assert (await mirror.get(target)).status == 404
+        # Who has it, and says nonsense to HEAD only, is believed by its bytes.
+        public.keep(APP, image, "1")
+        assert (await mirror.get(path("manifests", "1", host=PUBLIC))).status == 200
+
+
+async def test_a_head_that_lies_about_the_size_does_not_hide_the_blob(tmp_path: Path, hubs: Hubs) -> None:
+    one, other = await hubs(), await hubs()
+    digest = one.blob(APP, b"the same" * 100)
+    other.blob(APP, b"the same" * 100)
+    other.fault(Status(200, {}, b""), kind="blob", method="HEAD")
+    async with pulling(tmp_path, {PRIVATE: upstream(one), PUBLIC: upstream(other)}) as mirror:
+        assert (await mirror.get(path("blobs", digest, host=PRIVATE))).status == 200
+        answer = await mirror.get(path("blobs", digest, host=PUBLIC))
+        assert (answer.status, answer.body) == (200, b"the same" * 100)
+
+
 async def test_a_wrong_head_opens_nothing_while_the_upstream_cannot_be_asked(tmp_path: Path, hubs: Hubs) -> None:
     private, public = await hubs(), await hubs()
     image = private.image(APP, "1")
