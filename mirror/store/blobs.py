@@ -27,7 +27,8 @@ class BlobStore:
     """`<path>/blobs/<alg>/<xx>/<hex>`, shared by any number of processes; in each, of one event loop.
 
     Nothing is found there that is not whole and right. `pool` is the same for threads. `on_stored(digest, size)`
-    is called on the event loop for each blob that this process published, by a fill or by `put`.
+    is called on the event loop for each blob that this process published, by a fill or by `put`; `on_over()` when
+    a fill has ended, whichever way: what came of it may be left as a part.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class BlobStore:
         path: Path,
         limits: Limits | None = None,
         on_stored: Callable[[Digest, int], None] = lambda digest, size: None,
+        on_over: Callable[[], None] = lambda: None,
     ) -> None:
         self.counters = Counters()
         self._files = Files(path)
         self.pool = BlobPool(self._files)
         self._limits = limits or Limits()
         self._on_stored = on_stored
+        self._on_over = on_over
         self._fills: dict[Digest, Fill] = {}
         self._reading: Counter[Digest] = Counter()
         self._stopping = False
@@ -161,6 +164,7 @@ class BlobStore:
     def _over(self, fill: Fill) -> None:
         if self._fills.get(fill.job.digest) is fill:
             del self._fills[fill.job.digest]
+        self._on_over()
 
     @contextmanager
     def _in_use(self, digest: Digest) -> Iterator[None]:

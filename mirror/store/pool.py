@@ -93,6 +93,42 @@ class BlobPool:
                 total += path.stat().st_size
         return total
 
+    def shed_parts(self, max_bytes: int) -> int:
+        """Remove those parts that nobody fills which rest longest, until the others are at most `max_bytes`; how many
+        bytes these are.
+        """
+        resting: list[tuple[float, int, Digest]] = []
+        for path in self._files.parts.iterdir():
+            digest = Digest.parse_tag(path.name)
+            if digest is not None and not _is_locked(path, fcntl.LOCK_EX):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    resting.append((status.st_mtime, status.st_size, digest))
+        left = sum(size for _, size, _ in resting)
+        for _, size, digest in sorted(resting):
+            if left <= max_bytes:
+                break
+            if self._remove_part(digest):
+                left -= size
+        return left
+
+    def _remove_part(self, digest: Digest) -> bool:
+        """False where somebody is at it now."""
+        path = self._files.part(digest)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        part = Part(self._files, digest, fd, Role.LEADING)
+        try:
+            if not part.try_lock():
+                return False
+            path.unlink(missing_ok=True)
+            part.forget()
+            return True
+        finally:
+            part.close()
+
     def clean_parts(self, max_age_seconds: float = PART_MAX_AGE_SECONDS) -> list[str]:
         """Remove parts that are too old, empty, longer than their blob, or of no digest; the names removed.
 

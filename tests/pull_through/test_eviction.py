@@ -4,7 +4,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from tests.hub import Hub, Image, eventually
+import pytest
+from aiohttp import ClientPayloadError
+
+from tests.hub import Hub, Image, Status, Truncate, eventually
 from tests.hub.fixtures import Hubs
 from tests.pull_through.asking import APP, HOST, blob_files, check_cache, path, pull, pulling, upstream
 from tests.pull_through.test_fills import MIB, random_bytes
@@ -13,6 +16,8 @@ from tests.serving import Mirror
 
 LAYER_BYTES = 400_000
 MAX_BYTES = 4 * MIB
+# What is written beside parts: how large the blob is, and where it comes from.
+NOTES_BYTES = 4096
 
 
 def used_bytes(cache: Path) -> int:
@@ -58,6 +63,27 @@ async def test_three_times_its_size_in_parallel_keeps_the_cache_below_it(tmp_pat
         await check_cache(mirror.cache)
         for tag, image in wanted.items():
             await pull(mirror, image, tag)
+
+
+async def test_what_broken_fills_leave_counts_too(tmp_path: Path, hub: Hub) -> None:
+    async with pulling(tmp_path, {HOST: upstream(hub)}, **cache_of(tmp_path)) as mirror:
+        parts = mirror.cache / "parts"
+        for seed in range(6):
+            hub.heal()
+            digest = hub.blob(APP, random_bytes(3 * MIB // 2, seed))
+            hub.fault(Truncate(MIB), kind="blob", method="GET", times=1)
+            hub.fault(Status(404), kind="blob", method="GET")
+            with pytest.raises(ClientPayloadError):
+                await mirror.get(path("blobs", digest))
+        # The newest can be gone on with.
+        await eventually(lambda: used_bytes(mirror.cache) <= MAX_BYTES // 2 + NOTES_BYTES)
+        assert (parts / digest.fallback_tag).exists()
+        hub.heal()
+        for number, image in images(hub, 4).items():
+            await pull(mirror, image, number)
+        await eventually(lambda: used_bytes(mirror.cache) <= MAX_BYTES + NOTES_BYTES)
+        assert (parts / digest.fallback_tag).exists()
+        await check_cache(mirror.cache)
 
 
 async def test_what_came_while_everything_was_in_use_is_evicted_afterwards(tmp_path: Path, hub: Hub) -> None:

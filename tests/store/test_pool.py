@@ -129,6 +129,26 @@ async def test_cleaning_removes_what_nobody_goes_on_with(store: BlobStore, tmp_p
     assert names(tmp_path / "parts") == [young.fallback_tag, f"{young.fallback_tag}.json"]
 
 
+async def test_parts_that_rest_longest_are_shed_first_and_those_in_use_never(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    old, young, newest, led = (Digest.of(bytes([number])) for number in range(4))
+    for digest, age in ((old, 300), (young, 200), (newest, 100), (led, 400)):
+        put_part(tmp_path, digest.fallback_tag, b"12345", age)
+        put_part(tmp_path, f"{digest.fallback_tag}.json", b"{}", age)
+    part = store._files.claim(led)
+    try:
+        assert store.pool.shed_parts(15) == 15
+        assert store.pool.shed_parts(9) == 5
+        assert names(tmp_path / "parts") == sorted(
+            f"{digest.fallback_tag}{end}" for digest in (newest, led) for end in ("", ".json")
+        )
+    finally:
+        part.close()
+    assert store.pool.shed_parts(0) == 0
+    assert names(tmp_path / "parts") == []
+
+
 async def test_sidecar_tells_size_and_etag_or_nothing(store: BlobStore, tmp_path: Path) -> None:
     part: Part = store._files.claim(DIGEST)
     try:
