@@ -64,12 +64,15 @@ class ProxiedBlobs:
     ) -> AsyncIterator[Found[BlobBody]]:
         """The blob from the pool, or streaming from its fill."""
         repository = await get_repository()
-        self._index.touch(repository.name, digest)
         async with AsyncExitStack() as stack:
             found = None
             if not self._may_join(repository, digest):
                 found = await self._pooled(stack, repository, digest)
-            yield found or await self._filled(stack, repository, digest)
+            if found is None:
+                found = await self._filled(stack, repository, digest)
+            # Only now: what anybody may make up is not worth a line of the index.
+            self._index.touch(repository.name, digest)
+            yield found
 
     def _may_join(self, repository: CachedRepository, digest: Digest) -> bool:
         """Whether a fill runs whose bytes are the repository's, or whose first answer will say, or has just said,

@@ -126,7 +126,8 @@ class ProxiedLists:
                     self._no_api_until = time.monotonic() + NO_API_SECONDS
             else:
                 self._has_api = True
-                await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
+                if found or repository.exists():
+                    await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
                 return found
         return await self._by_fallback_tag(repository, subject)
 
@@ -139,7 +140,9 @@ class ProxiedLists:
             had = kept is not None and not kept.is_empty and not self._policy.refuse_gone
             if had or error.code == NameUnknown.code:
                 raise
-            await keep("list", repository.name, lambda: repository.put_absent_list(subject, _document(())))
+            # Some say so of repositories that they do not have: anybody may ask for any, and no name stays of that.
+            if repository.exists():
+                await keep("list", repository.name, lambda: repository.put_absent_list(subject, _document(())))
             return ()
         await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
         return found

@@ -61,7 +61,6 @@ class PullThrough:
         def used() -> None:
             self._cache.index.touch(name, reference)
 
-        used()
         question = Question(
             name,
             reference,
@@ -70,7 +69,9 @@ class PullThrough:
             ManifestUnknown({"name": str(name), "reference": reference}),
             used,
         )
-        return await self._freshness.answer(question, Kept(stored, known.checked_at) if known and stored else None)
+        found = await self._freshness.answer(question, Kept(stored, known.checked_at) if known and stored else None)
+        used()
+        return found
 
     async def refresh(self, name: Name, tag: str) -> Manifest:
         """Ask the upstream for a tag now, whatever is cached. Raises as a cold question does."""
@@ -123,7 +124,6 @@ class PullThrough:
         def used() -> None:
             self._cache.index.touch(name, digest)
 
-        used()
         question = Question(
             name,
             digest,
@@ -133,8 +133,11 @@ class PullThrough:
             used,
         )
         if stored is not None:
-            return Found(stored, self._freshness.origin("hit", question, question.ttl_seconds))
-        return await self._freshness.answer(question, None)
+            found = Found(stored, self._freshness.origin("hit", question, question.ttl_seconds))
+        else:
+            found = await self._freshness.answer(question, None)
+        used()
+        return found
 
     async def _stored(self, descriptor: Descriptor) -> Manifest | None:
         """The manifest's bytes from the store; None where they were evicted."""

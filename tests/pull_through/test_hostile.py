@@ -1,7 +1,9 @@
 """An upstream that means harm, through the whole mirror: nothing leaks, nothing grows without bound."""
 
 import resource
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -241,3 +243,22 @@ async def test_a_blob_asked_for_as_a_manifest_is_not_read_into_memory(tmp_path: 
         answer = await mirror.get(path("manifests", digest))
         assert (answer.status, answer.code) == (404, "MANIFEST_UNKNOWN")
         assert hub.count("GET", kind="manifest") == 1
+
+
+async def test_names_that_somebody_made_up_leave_nothing(tmp_path: Path, hub: Hub) -> None:
+    """Many registries say MANIFEST_UNKNOWN also of repositories that they do not have."""
+    unknown = encode({"errors": [{"code": "MANIFEST_UNKNOWN", "message": ""}]})
+    hub.fault(Status(404, body=unknown), path="*/made-up/*")
+    digest = "sha256:" + "1" * 64
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        for number in range(5):
+            name = f"made-up/name{number}"
+            assert (await mirror.get(path("manifests", "1", repository=name))).status == 404
+            assert (await mirror.get(path("manifests", digest, repository=name))).status == 404
+            assert (await mirror.get(path("blobs", digest, repository=name))).status == 404
+            answer = await mirror.get(path("referrers", digest, repository=name))
+            assert (answer.status, answer.json()["manifests"]) == (200, [])
+        assert (await mirror.get("/v2/_catalog")).json() == {"repositories": []}
+    assert [file for file in (tmp_path / "cache" / "names").rglob("*") if file.is_file()] == []
+    with closing(sqlite3.connect(tmp_path / "cache" / "index.db")) as database:
+        assert database.execute("SELECT count(*) FROM uses").fetchone() == (0,)
