@@ -21,14 +21,26 @@ class Flights(Generic[T]):
         """The answer, however long it takes; an error goes to everyone who waits."""
         return await asyncio.shield(self._join(key, question)[0])
 
-    async def ask_within(self, key: Hashable, question: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """The answer, if it comes within `seconds` of the question's own beginning; else TimeoutError.
+    async def ask_within(
+        self,
+        key: Hashable,
+        question: Callable[[], Awaitable[T]],
+        seconds: float,
+        is_coming: Callable[[], bool] = lambda: False,
+    ) -> T:
+        """The answer, if it comes within `seconds` of the question's own beginning, or `is_coming` by then; else
+        TimeoutError.
 
         The question goes on behind: the next who asks finds its answer.
         """
         task, began = self._join(key, question)
-        async with asyncio.timeout_at(began + seconds):
-            return await asyncio.shield(task)
+        try:
+            async with asyncio.timeout_at(began + seconds):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            if not is_coming():
+                raise
+        return await asyncio.shield(task)
 
     async def stop(self) -> None:
         """End every running question."""

@@ -11,6 +11,7 @@ from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
 from mirror.oci.errors import ManifestInvalid, NameUnknown, OciError, Unavailable
 from mirror.oci.manifest import Manifest, ManifestLinks
+from mirror.oci.names import Name
 from mirror.sources.cached_referrers import CachedReferrers
 from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
@@ -23,6 +24,10 @@ from mirror.upstream.errors import NoReferrersApi, NotFound
 
 # How long an upstream without the referrers API is believed to have none (design).
 NO_API_SECONDS = 3600.0
+
+# How long the upstream has for the first of a list that was never had, where one can be made of what is cached:
+# longer than a copy of the list would wait, for it is less, and no client should sit out the time-outs.
+CACHED_PATIENCE_SECONDS = 1.5
 
 FROM_CACHE = "the upstream cannot be asked: this list holds only what is cached"
 
@@ -55,6 +60,8 @@ class ProxiedLists:
         self._freshness = freshness
         self._manifests = manifests
         self._cached = cached
+        # Repositories whose tags are being listed, of which the first page is there.
+        self._coming: set[Name] = set()
         self._has_api = False
         self._no_api_until = 0.0
 
@@ -70,6 +77,8 @@ class ProxiedLists:
             self._policy.tag_ttl_seconds,
             lambda: self._ask_tags(repository),
             NameUnknown({"name": str(repository.name)}),
+            patience_seconds=CACHED_PATIENCE_SECONDS if kept is None and repository.tags() else None,
+            is_coming=lambda: repository.name in self._coming,
         )
         try:
             found = await self._freshness.answer(question, kept)
@@ -92,6 +101,7 @@ class ProxiedLists:
             self._policy.referrers_ttl_seconds,
             lambda: self._ask_referrers(repository, subject),
             NameUnknown({"name": str(repository.name)}),
+            patience_seconds=CACHED_PATIENCE_SECONDS if kept is None and repository.exists() else None,
         )
         try:
             return await self._freshness.answer(question, kept)
@@ -112,7 +122,13 @@ class ProxiedLists:
         return self._policy.refuse_gone and not isinstance(error, Unavailable)
 
     async def _ask_tags(self, repository: CachedRepository) -> Sequence[str]:
-        tags = sorted(set(await self._client.tags(repository.name.repository)))
+        try:
+            found = await self._client.tags(
+                repository.name.repository, on_page=lambda: self._coming.add(repository.name)
+            )
+        finally:
+            self._coming.discard(repository.name)
+        tags = sorted(set(found))
         await keep("list", repository.name, lambda: repository.put_list(TAGS, {"tags": tags}))
         return tags
 
@@ -126,8 +142,7 @@ class ProxiedLists:
                     self._no_api_until = time.monotonic() + NO_API_SECONDS
             else:
                 self._has_api = True
-                if found or repository.exists():
-                    await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
+                await keep("list", repository.name, lambda: repository.put_list(subject, _document(found)))
                 return found
         return await self._by_fallback_tag(repository, subject)
 

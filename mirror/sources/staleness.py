@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from mirror.oci.errors import OciError, Unknown
+from mirror.oci.errors import GatewayTimeout, OciError, Unknown
 from mirror.oci.names import Host, Name
 from mirror.sources.flights import Flights
 from mirror.sources.negatives import Negatives
@@ -42,6 +42,10 @@ class Question(Generic[T]):
     ask: Callable[[], Awaitable[T]]
     unknown: Unknown
     used: Callable[[], None] | None = None
+    # Where something can be made up from what is cached: how long the first of an answer may take (None: as long as
+    # the upstream's own time-outs let it), and whether it has come.
+    patience_seconds: float | None = None
+    is_coming: Callable[[], bool] = lambda: False
 
     @property
     def key(self) -> Hashable:
@@ -124,13 +128,14 @@ class Freshness:
     async def _asked(self, question: Question[T], believed: Unknown | None) -> T:
         """The upstream's answer. Where it said earlier that it does not know, that is a copy, and waits no longer."""
         found: T
-        if believed is None:
+        if believed is None and question.patience_seconds is None:
             found = await self._flights.ask(question.key, question.ask)
         else:
+            patience = self._policy.stale_after_seconds if believed else question.patience_seconds or 0.0
             try:
-                found = await self._flights.ask_within(question.key, question.ask, self._policy.stale_after_seconds)
+                found = await self._flights.ask_within(question.key, question.ask, patience, question.is_coming)
             except TimeoutError:
-                raise believed from None
+                raise believed or GatewayTimeout({"upstream": self._host}) from None
         return found
 
     def _counts(self, error: UpstreamError) -> bool:

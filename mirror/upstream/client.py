@@ -145,10 +145,18 @@ class UpstreamClient:
             chunks = await stack.enter_async_context(aclosing(body_chunks(answer)))
             yield UpstreamBody(head.total_size, head.start, answer.headers.get("ETag"), chunks)
 
-    async def tags(self, repository: str, *, deadline_seconds: float | None = None) -> list[str]:
-        """All tags, in the upstream's order. Raises TooLarge beyond the bounds of `lists`."""
+    async def tags(
+        self,
+        repository: str,
+        *,
+        on_page: Callable[[], None] = lambda: None,
+        deadline_seconds: float | None = None,
+    ) -> list[str]:
+        """All tags, in the upstream's order; `on_page` is called for each page. Raises TooLarge beyond the bounds of
+        `lists`.
+        """
         _check(self.settings.host, repository)
-        return await self._small("resolve", lambda one: list_tags(one, repository), deadline_seconds)
+        return await self._small("resolve", lambda one: list_tags(one, repository, on_page), deadline_seconds)
 
     async def referrers(
         self, repository: str, subject: Digest, *, deadline_seconds: float | None = None

@@ -25,21 +25,22 @@ _INLINE_BYTES = 64 * 1024
 _NO_API = frozenset({400, 405, 406, 501})
 
 
-async def list_tags(exchange: Exchange, repository: str) -> list[str]:
+async def list_tags(exchange: Exchange, repository: str, on_page: Callable[[], None] = lambda: None) -> list[str]:
     """All tags, in the upstream's order, each once; what is no tag of the specification's grammar is left out."""
     try:
-        return await _tags(exchange, repository, f"tags/list?n={TAGS_PER_PAGE}")
+        return await _tags(exchange, repository, f"tags/list?n={TAGS_PER_PAGE}", on_page)
     except BadAnswer as error:
         if error.status != 400:
             raise
         # Some take no such number, or a smaller one only.
-        return await _tags(exchange, repository, "tags/list")
+        return await _tags(exchange, repository, "tags/list", on_page)
 
 
-async def _tags(exchange: Exchange, repository: str, first: str) -> list[str]:
+async def _tags(exchange: Exchange, repository: str, first: str, on_page: Callable[[], None]) -> list[str]:
     tags: dict[str, None] = {}
     async with aclosing(_pages(exchange, repository, first, "application/json")) as pages:
         async for document in pages:
+            on_page()
             listed = _list(exchange, document, "tags")
             tags.update(dict.fromkeys(tag for tag in listed if isinstance(tag, str) and is_tag(tag)))
             if len(tags) > MAX_TAGS:

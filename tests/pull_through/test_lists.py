@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.media_types import OCI_INDEX
+from mirror.sources import proxied_lists
 from tests.content import LayoutWriter, encode
-from tests.hub import EndlessPages, Hub, Image, Reset, Status
+from tests.hub import BlackHole, EndlessPages, Hub, Image, Reset, Stall, Status, eventually
 from tests.hub.fixtures import Hubs
 from tests.pull_through.asking import APP, HOST, check_cache, forget_run, listed, path, pull, pulling, upstream
 from tests.serving import serving
@@ -62,6 +63,45 @@ async def test_lists_never_had_are_answered_from_what_is_cached(tmp_path: Path, 
         assert "only what is cached" in tags.headers["Warning"]
         answer = await mirror.get(path("referrers", image.digest))
         assert (answer.status, listed(answer.body)) == (200, [])
+
+
+async def test_lists_never_had_are_answered_soon_also_when_the_upstream_says_nothing(
+    tmp_path: Path, hub: Hub
+) -> None:
+    image = hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub, first_byte_timeout="1h")}) as mirror:
+        await pull(mirror, image, "1")
+        hub.fault(BlackHole())
+        async with asyncio.timeout(20):
+            tags = await mirror.get(TAGS)
+            referrers = await mirror.get(path("referrers", image.digest))
+        assert (tags.status, tags.json()["tags"]) == (200, ["1"])
+        assert (referrers.status, listed(referrers.body)) == (200, [])
+        for answer in (tags, referrers):
+            assert "only what is cached" in answer.headers["Warning"]
+
+
+async def test_a_list_of_which_pages_come_is_waited_for(
+    tmp_path: Path, hubs: Hubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than a busy machine needs for the first page.
+    monkeypatch.setattr(proxied_lists, "CACHED_PATIENCE_SECONDS", 3.0)
+    hub = await hubs(page_size=1)
+    image = hub.image(APP, "1")
+    hub.keep(APP, image, "2")
+    release = asyncio.Event()
+    async with pulling(tmp_path, {HOST: upstream(hub, first_byte_timeout="1h")}) as mirror:
+        await pull(mirror, image, "1")
+        second = hub.fault(Stall(release, None), kind="tags", skip=1)
+        hub.fault(BlackHole(), kind="referrers")
+        asking = asyncio.create_task(mirror.get(TAGS))
+        await eventually(lambda: second.hits)
+        # Its patience began later, and is over.
+        assert "Warning" in (await mirror.get(path("referrers", image.digest))).headers
+        release.set()
+        answer = await asking
+        assert answer.json()["tags"] == ["1", "2"]
+        assert "Warning" not in answer.headers
 
 
 async def test_a_404_never_empties_a_list_and_a_200_does(tmp_path: Path, hub: Hub) -> None:
