@@ -56,6 +56,7 @@ class Job:
     # supplier said last where it was an error.
     answered_by: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
+    _answering: str | None = None
     _begun: tuple[float, int] | None = None
 
     def feed(self, size: int | None, mark: Mark | None = None) -> Feed:
@@ -78,7 +79,13 @@ class Job:
             return found and self.errors[supplier]
         return Unavailable() if isinstance(found, Unknown) else found
 
+    def ask_another_first(self) -> None:
+        """What came was wrong: the next reading begins with a supplier other than the one that gave it."""
+        if self._answering in self.suppliers:
+            self.suppliers[self._answering] = self.suppliers.pop(self._answering)
+
     def _answered(self, supplier: str, size: int | None) -> None:
+        self._answering = supplier
         if self.progress.size is None:
             self.answered_by.add(supplier)
         self.announce(size)

@@ -169,6 +169,7 @@ async def _collect(job: Job, part: Part | None, before: bytes, chunks: Chunks) -
             if not tries_left:
                 raise
             log.warning("blob %s: %s; asking again", job.digest, error)
+            job.ask_another_first()
             before, chunks = b"", job.feed(job.expected_size).chunks(0)
     job.progress.complete(len(content), content)
     if part is not None:

@@ -208,6 +208,17 @@ async def test_small_blob_that_comes_wrong_is_asked_for_again_unseen(store: Blob
     assert await kept(store, supplier.digest) == supplier.content
 
 
+async def test_small_blob_that_one_supplier_has_wrong_comes_from_another(store: BlobStore) -> None:
+    content = make_content(3000)
+    bad, good = Supplier(content, [Answer(content=content[::-1])] * 9), Supplier(content)
+    async with (
+        store.join(good.digest, None, bad.fetch, supplier="bad") as one,
+        store.join(good.digest, None, good.fetch, supplier="good") as two,
+    ):
+        assert await read_all(one) == await read_all(two) == content
+    assert (len(bad.asked), len(good.asked)) == (1, 1)
+
+
 async def test_small_blob_that_stays_wrong_is_an_error_before_the_body(store: BlobStore) -> None:
     supplier = Supplier(make_content(5000), [Answer(content=b"x" * 5000)] * 3)
     with pytest.raises(WrongContent):
