@@ -121,7 +121,8 @@ class BlobPool:
             return True
         part = Part(self._files, digest, fd, Role.LEADING)
         try:
-            if not part.try_lock():
+            # Dropped and begun anew by another process meanwhile: the new one is not meant.
+            if not part.try_lock() or part.locked_role() is not Role.LEADING:
                 return False
             path.unlink(missing_ok=True)
             part.forget()

@@ -97,6 +97,7 @@ def test_who_speaks_no_tls_where_it_is_spoken_is_let_go_without_a_word(tmp_path:
     config = tmp_path / "config.yaml"
     config.write_text(f"tls: {{cert: {cert}, key: {key}}}")
     with MirrorProcess(tmp_path / "mirror.log", "--config", str(config)) as mirror:
+        wait_until(lambda: bool(mirror.events("serving")), "what it says at its start is said")
         said = len(mirror.events())
         for sent in (b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n", bytes(500), b"\x16\x03\x01" + bytes(500)):
             assert b"HTTP" not in raw(mirror.host, sent)

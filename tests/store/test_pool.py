@@ -149,6 +149,21 @@ async def test_parts_that_rest_longest_are_shed_first_and_those_in_use_never(
     assert names(tmp_path / "parts") == []
 
 
+async def test_a_part_that_was_begun_anew_meanwhile_is_not_shed(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = put_part(tmp_path, DIGEST.fallback_tag, b"12345")
+    lock = Part.try_lock
+
+    def replaced(self: Part) -> bool:
+        put_part(tmp_path, "another", b"new").replace(part)
+        return lock(self)
+
+    monkeypatch.setattr(Part, "try_lock", replaced)
+    assert await asyncio.to_thread(store.pool.shed_parts, 0) == 5
+    assert part.read_bytes() == b"new"
+
+
 async def test_sidecar_tells_size_and_etag_or_nothing(store: BlobStore, tmp_path: Path) -> None:
     part: Part = store._files.claim(DIGEST)
     try:
