@@ -139,7 +139,7 @@ class Part:
 
     def is_published(self) -> bool:
         """Whether the file has its blob's name."""
-        return self._is_at(self.files.blob(self.digest))
+        return self.is_at(self.files.blob(self.digest))
 
     def try_lock(self) -> bool:
         """Take the exclusive lock, if nobody holds it."""
@@ -151,7 +151,7 @@ class Part:
 
     def locked_role(self) -> Role:
         """What this process is to the file, having locked it; what is not its own is unlocked again."""
-        if self._is_at(self.files.part(self.digest)):
+        if self.is_at(self.files.part(self.digest)):
             return Role.LEADING
         fcntl.flock(self.fd, fcntl.LOCK_SH)
         return Role.PUBLISHED if self.is_published() else Role.DROPPED
@@ -251,7 +251,8 @@ class Part:
     def close(self) -> None:
         os.close(self.fd)
 
-    def _is_at(self, path: Path) -> bool:
+    def is_at(self, path: Path) -> bool:
+        """Whether the file has this name."""
         try:
             found = path.stat()
         except FileNotFoundError:

@@ -56,20 +56,13 @@ class BlobPool:
         """Remove a blob unless it is in use, in one step; whether it is gone."""
         path = self._files.blob(digest)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with self._alone(path, digest) as blob:
+                if blob is None:
+                    return not path.exists()
+                path.unlink()
         except FileNotFoundError:
-            return True
-        part = Part(self._files, digest, fd, Role.PUBLISHED)
-        try:
-            if not part.try_lock():
-                return False
-            if not part.is_published():
-                # Replaced, or removed, by another process at this moment: the new one is not meant.
-                return not path.exists()
-            path.unlink()
-            return True
-        finally:
-            part.close()
+            pass
+        return True
 
     def in_use(self, digest: Digest) -> bool:
         """Whether somebody, in any process, reads or fills the blob."""
@@ -116,17 +109,25 @@ class BlobPool:
         """False where somebody is at it now."""
         path = self._files.part(digest)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with self._alone(path, digest) as part:
+                if part is None:
+                    return not path.exists()
+                path.unlink()
+                part.forget()
         except FileNotFoundError:
-            return True
+            pass
+        return True
+
+    @contextlib.contextmanager
+    def _alone(self, path: Path, digest: Digest) -> Iterator[Part | None]:
+        """The file of this name, locked; None where somebody is at it, or another file has the name by now.
+
+        Whoever claims it at this moment sees afterwards whether it is still there. Raises FileNotFoundError.
+        """
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         part = Part(self._files, digest, fd, Role.LEADING)
         try:
-            # Dropped and begun anew by another process meanwhile: the new one is not meant.
-            if not part.try_lock() or part.locked_role() is not Role.LEADING:
-                return False
-            path.unlink(missing_ok=True)
-            part.forget()
-            return True
+            yield part if part.try_lock() and part.is_at(path) else None
         finally:
             part.close()
 
@@ -152,22 +153,17 @@ class BlobPool:
                 return False
             path.unlink()
             return True
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        part = Part(self._files, digest or Digest.of(b""), fd, Role.LEADING)
-        try:
-            if not part.try_lock():
+        with self._alone(path, digest or Digest.of(b"")) as part:
+            if part is None:
                 return False
             size = part.known().size if digest else -1
             fresh = path.stat().st_mtime >= oldest_seconds and part.size() > 0
             if fresh and (size is None or part.size() <= size):
                 return False
-            # Under the lock: whoever claims it at this moment then sees that it is gone.
             path.unlink()
             if digest is not None:
                 part.forget()
             return True
-        finally:
-            part.close()
 
 
 def _is_locked(path: Path, against: int) -> bool:

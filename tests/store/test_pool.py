@@ -161,6 +161,7 @@ async def test_a_part_that_was_begun_anew_meanwhile_is_not_shed(
 
     monkeypatch.setattr(Part, "try_lock", replaced)
     assert await asyncio.to_thread(store.pool.shed_parts, 0) == 5
+    assert await asyncio.to_thread(store.pool.clean_parts, -1) == []
     assert part.read_bytes() == b"new"
 
 
