@@ -45,7 +45,10 @@ class Supervisor:
 
     def __init__(self, config: Config, worker_main: WorkerMain, scans: bytes) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._config = config.model_copy(update={"listen": _reserve(config.listen)})
+        # Held until the end: nobody else gets the port before the workers listen, or while all of them are dead.
+        self._reserved = _reserve(config.listen)
+        listen = Address(config.listen.host, self._reserved.getsockname()[1])
+        self._config = config.model_copy(update={"listen": listen})
         self._worker_main = worker_main
         self._scans = scans
         count = config.worker_count
@@ -59,6 +62,10 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until a signal says stop. Returns the exit status."""
+        with self._reserved:
+            return self._run()
+
+    def _run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._forward)
@@ -136,13 +143,18 @@ def _begin(worker_main: WorkerMain, config: Config, slot: Slot) -> None:
     raise SystemExit(worker_main(config, slot))
 
 
-def _reserve(listen: Address) -> Address:
-    """The address with its port, which must be free: with SO_REUSEPORT a second mirror would share it unseen.
+def _reserve(listen: Address) -> socket.socket:
+    """A socket that has the address, which must be free: with SO_REUSEPORT a second mirror would share it unseen.
 
-    Raises OSError where it is taken, or not ours.
+    It never listens; workers bind the address beside it, since all of them have SO_REUSEADDR (socket(7)). Raises
+    OSError where the address is taken, or not ours.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
-        return Address(listen.host, probe.getsockname()[1])
+    reserved = socket.socket(family, kind, protocol)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(address)
+    except OSError:
+        reserved.close()
+        raise
+    return reserved

@@ -307,6 +307,7 @@ def test_it_says_at_the_start_what_is_served_from_where_and_what_was_skipped_and
         wait_until(lambda: bool(mirror.events("serving")), "the first scan's event")
         (serving,) = mirror.events("serving")
         assert (serving["repositories"], serving["tags"]) == (1, 1)
+        wait_until(lambda: bool(mirror.events("skipped")), "the event of what it skipped")
         (skipped,) = mirror.events("skipped")
         assert skipped["path"] == str(layouts / "bad")
         assert "oci-layout" in skipped["reason"]

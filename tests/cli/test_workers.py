@@ -44,7 +44,8 @@ def mirror(tmp_path: Path, layouts: Path) -> Iterator[MirrorProcess]:
 
 
 def test_each_worker_answers(mirror: MirrorProcess) -> None:
-    assert len(workers(mirror)) == len(mirror.events("listening")) == 2
+    wait_until(lambda: len(mirror.events("listening")) == 2, "each has said so")
+    assert len(workers(mirror)) == 2
     assert {event["url"] for event in mirror.events("listening")} == {mirror.url}
     assert {get(mirror.host, "/v2/app/manifests/1.0").status for _ in range(20)} == {200}
 
@@ -163,6 +164,20 @@ def test_a_port_that_another_mirrors_workers_share_is_in_use(mirror: MirrorProce
     done = run(tmp_path, "--listen", mirror.host, "--cache", "other", *TWO)
     assert done.returncode == 2
     assert "in use" in json.loads(done.stderr.splitlines()[-1])["reason"]
+
+
+def test_nobody_else_gets_the_port_before_the_workers_listen(tmp_path: Path, layouts: Path) -> None:
+    mirror = MirrorProcess(tmp_path / "mirror.log", *TWO, cwd=tmp_path)
+    mirror.begin()
+    try:
+        wait_until(lambda: bool(mirror.events("starting_workers")), "the port is chosen")
+        host, _, port = mirror.events("starting_workers")[0]["listen"].rpartition(":")
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((host, int(port)))
+        mirror.wait_ready()
+        assert mirror.host == f"{host}:{port}"
+    finally:
+        mirror.stop()
 
 
 @pytest.mark.parametrize("count", ["1", "2"])

@@ -12,7 +12,7 @@ import pytest
 
 from mirror.oci.digest import Digest
 from tests.clients.commands import Commands, client_environment, daemon
-from tests.clients.registries import Registry, free_port
+from tests.clients.registries import Registry, hold_port
 from tests.clients.sample import LAYOUT
 from tests.clients.through import fill
 from tests.conftest import require
@@ -107,9 +107,10 @@ class MirroredDocker:
 
 @pytest.fixture(scope="session")
 def mirrored_docker(daemons: Path) -> Iterator[MirroredDocker]:
-    port = free_port()
-    with dockerd(daemons / "mirrored", "--registry-mirror", f"http://127.0.0.1:{port}") as run:
-        yield MirroredDocker(run, port)
+    with hold_port() as held:
+        port = held.getsockname()[1]
+        with dockerd(daemons / "mirrored", "--registry-mirror", f"http://127.0.0.1:{port}") as run:
+            yield MirroredDocker(run, port)
 
 
 @dataclass(frozen=True)

@@ -36,26 +36,32 @@ class Access:
     agent: str
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def hold_port() -> socket.socket:
+    """A socket of loopback that never listens: while it is open, nobody else is given its port.
+
+    Who is told the port can listen there beside it, with SO_REUSEADDR, as registries and the mirror have it.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Registry:
     """`command` is `docker-registry` (2.8) or `registry` (v3). `auth` as in distribution's configuration.
 
-    It keeps its port and its storage over `stop` and `start`. The log holds what came since the first start.
+    A context. Within it, it keeps its port and its storage over `stop` and `start`. The log holds what came since the
+    first start.
     """
 
     def __init__(self, command: str, folder: Path, storage: Path, auth: dict[str, Any] | None = None) -> None:
         self.command = command
         # What `latest` of each repository in the storage names, where the tests know it.
         self.digests: dict[str, Digest] = {}
-        self.host = f"127.0.0.1:{free_port()}"
-        self._log = folder / f"{command}-{self.host.rpartition(':')[2]}.log"
+        self._held = hold_port()
+        port = self._held.getsockname()[1]
+        self.host = f"127.0.0.1:{port}"
+        self._log = folder / f"{command}-{port}.log"
         self._config = self._log.with_suffix(".yml")
         settings: dict[str, Any] = {
             "version": 0.1,
@@ -120,6 +126,7 @@ class Registry:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._held.close()
 
 
 def basic_auth(folder: Path) -> dict[str, Any]:

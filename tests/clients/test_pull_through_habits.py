@@ -1,8 +1,10 @@
 """What clients were seen to do, each thing by itself: by the client where it can be made to, else on a socket."""
 
+import contextlib
 import json
 import random
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,7 +156,15 @@ def test_cosign_asks_referrers_twice_and_then_tags_that_are_not_there(
             return [reply.status for reply in ask()]
 
         expected = [200, 200, 200, 404, 404, 404, 404]
+
+        def told_to_all() -> bool:
+            """Whether each worker can know what was said to be unknown, whichever of them asked."""
+            with contextlib.closing(sqlite3.connect(tmp_path / "cache" / "index.db")) as index:
+                (count,) = index.execute("SELECT count(*) FROM unknowns").fetchone()
+                return bool(count == len(tags))
+
         assert statuses() == expected
+        wait_until(told_to_all, "it is written what is unknown")
         beside.run(hub.refuse())
         for _ in range(4):
             again = ask()

@@ -1,8 +1,10 @@
 """When the upstream is asked, and what is answered when it is not."""
 
 import asyncio
+import contextlib
 import gc
 import re
+import sqlite3
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tests.hub import BlackHole, Hub, NoDigest, Reset, Stall, Status, eventually
 from tests.hub.content import build_image
 from tests.hub.fixtures import Hubs
 from tests.pull_through.asking import APP, HOST, check_cache, forget_run, path, pull, pulling, upstream
+from tests.running import wait_until
 from tests.serving import Mirror
 
 TAG = path("manifests", "1")
@@ -425,10 +428,19 @@ async def test_one_mirrors_revalidation_is_the_others_too(tmp_path: Path, hub: H
         await pull(two, image, "1")
         await asyncio.sleep(2.1)
         asked = len(hub.requests)
+        began = time.time()
         await one.get(TAG)
-        await asyncio.sleep(0.1)
+        index = tmp_path / "shared" / "index.db"
+        await asyncio.to_thread(wait_until, lambda: checked_at(index) > began, "the other one can know")
         await two.get(TAG)
         assert len(hub.requests) == asked + 1
+
+
+def checked_at(index: Path) -> float:
+    """When a tag was last checked, as the mirrors over one cache tell each other."""
+    with contextlib.closing(sqlite3.connect(index)) as database:
+        checked: float = database.execute("SELECT max(checked) FROM uses").fetchone()[0]
+        return checked
 
 
 async def test_one_cold_question_at_a_time(tmp_path: Path, hubs: Hubs) -> None:

@@ -66,6 +66,8 @@ class Big:
 def big(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Big]:
     found = Big(tmp_path_factory.mktemp("big"), request.param)
     with found.mirror:
+        # The last line of a start, which may come after the first answer.
+        wait_until(lambda: bool(found.mirror.events("serving")), "all is found")
         yield found
 
 

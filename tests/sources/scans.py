@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mirror.sources.place import Place
 from mirror.sources.scan_feed import Heard, ScansEnded
 from mirror.sources.scan_settings import Root, ScanSettings
-from tests.content import LayoutWriter
+from tests.content import LayoutWriter, write_by_rename
 from tests.sources import archives
 from tests.sources.archives import layer, tar_of
 
@@ -58,7 +58,7 @@ def write(path: Path, content: Content) -> None:
     if path.name.endswith(".tar"):
         images = {tag or "x:1": [layer(f"{tag}{content.seed}")] for tag in content.tags if ":" in tag or not tag}
         whole = tar_of(archives.old_docker(images))
-        path.write_bytes(whole[: len(whole) // 2] if content.broken else whole)
+        write_by_rename(path, whole[: len(whole) // 2] if content.broken else whole)
         return
     writer = LayoutWriter(path)
     for number, tag in enumerate(content.tags):
@@ -69,7 +69,7 @@ def write(path: Path, content: Content) -> None:
             writer.add(image)
     writer.save()
     if content.broken:
-        (path / "index.json").write_bytes(b'{"manifests": [')
+        write_by_rename(path / "index.json", b'{"manifests": [')
 
 
 class ToldScans:

@@ -371,6 +371,7 @@ def test_what_is_wrong_is_said_once_for_all_workers(mirror: MirrorProcess, root:
     write(root / "team" / "broken", Content(broken=True))
     write(root / "team" / "new", Content(("1",)))
     wait_until(lambda: served_by_all(mirror, "/v2/team/new/manifests/1"))
+    wait_until(lambda: bool(mirror.events("skipped")))
     (said,) = mirror.events("skipped")
     assert said["path"] == str(root / "team" / "broken")
     for number in range(2):
@@ -378,7 +379,7 @@ def test_what_is_wrong_is_said_once_for_all_workers(mirror: MirrorProcess, root:
         write_by_rename(root / f"{number}.tar", content)
     write(root / "team" / "last", Content(("1",)))
     wait_until(lambda: served_by_all(mirror, "/v2/team/last/manifests/1"))
-    assert served_by_all(mirror, "/v2/twice/manifests/1")
+    wait_until(lambda: served_by_all(mirror, "/v2/twice/manifests/1"))
     wait_until(lambda: bool(mirror.events("conflict")))
     assert len(mirror.events("conflict")) == 1
 
@@ -388,6 +389,7 @@ def test_a_compressed_archive_is_unpacked_once_for_all_workers(mirror: MirrorPro
     content = tar_of(archives.old_docker({"packed:1": [layer("packed")]}))
     write_by_rename(root / "packed.tar.gz", gzip.compress(content))
     wait_until(lambda: served_by_all(mirror, "/v2/packed/manifests/1"))
+    wait_until(lambda: bool(mirror.events("unpacked")))
     assert len(mirror.events("unpacked")) == 1
 
 
