@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from mirror.oci import media_types
-from mirror.oci.digest import Digest
-from mirror.oci.errors import DigestInvalid, ManifestInvalid
+from mirror.oci.digest import Digest, is_of_other_algorithm
+from mirror.oci.errors import DigestInvalid, ManifestInvalid, OtherAlgorithm
 
 # One for all: there are tens of thousands of descriptors in memory.
 NO_ANNOTATIONS: Mapping[str, str] = {}
@@ -23,7 +23,10 @@ class Descriptor(NamedTuple):
 
     @classmethod
     def from_json(cls, document: Any, *, with_annotations: bool = True) -> Self:
-        """Raises ManifestInvalid, with what is wrong, unless `document` is a descriptor."""
+        """Raises ManifestInvalid, with what is wrong, unless `document` is a descriptor.
+
+        OtherAlgorithm: it follows the grammar, and its content cannot be had here.
+        """
         if not isinstance(document, dict):
             raise ManifestInvalid(f"a descriptor is an object, not {type(document).__name__}")
         digest, size, media_type = document.get("digest"), document.get("size"), document.get("mediaType", "")
@@ -32,7 +35,7 @@ class Descriptor(NamedTuple):
         try:
             checked = Digest.parse(digest)
         except DigestInvalid as error:
-            raise ManifestInvalid(str(error)) from None
+            raise (OtherAlgorithm if is_of_other_algorithm(digest) else ManifestInvalid)(str(error)) from None
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ManifestInvalid(f"the size of {checked} is {size!r}, not a number of bytes")
         if not isinstance(media_type, str):

@@ -10,6 +10,8 @@ from mirror.oci.errors import DigestInvalid
 HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = frozenset("0123456789abcdef")
 _DIGEST = re.compile("|".join(f"{algorithm}:[0-9a-f]{{{length}}}" for algorithm, length in HEX_LENGTH.items()))
+# Any algorithm's (descriptor.md, the grammar there).
+_GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 
 
 class Digest(str):
@@ -57,6 +59,11 @@ class Digest(str):
     def matches(self, content: bytes) -> bool:
         """Whether `content` is what this digest names."""
         return hashlib.new(self.algorithm, content).hexdigest() == self.hex
+
+
+def is_of_other_algorithm(text: str) -> bool:
+    """Whether this is a digest by the grammar, of an algorithm that is not known here."""
+    return text.partition(":")[0] not in HEX_LENGTH and _GRAMMAR.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:

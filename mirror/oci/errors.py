@@ -81,6 +81,10 @@ class ManifestInvalid(OciError):
     message = "manifest invalid"
 
 
+class OtherAlgorithm(ManifestInvalid):
+    """A descriptor that is right but for its digest, which nobody here can check: it costs only itself."""
+
+
 class Unsupported(OciError):
     """A parameter that cannot be served; `detail` names it."""
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from mirror.oci import media_types
 from mirror.oci.descriptor import Descriptor, string_map
 from mirror.oci.digest import Digest
-from mirror.oci.errors import ManifestInvalid
+from mirror.oci.errors import ManifestInvalid, OtherAlgorithm
 
 # The bound that distribution-spec 1.1 sets for what a registry must take, and clients for what they read.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -53,6 +53,7 @@ class ManifestLinks:
     def parse(cls, content: bytes, descriptor_type: str | None = None) -> Self:
         """Read a manifest's bytes; `descriptor_type` is what the descriptor that led here says it is.
 
+        What it lists by a digest of an algorithm that is not registered is passed over (descriptor.md, "Digests").
         Raises ManifestInvalid, with the reason, where `content` is not a manifest of a known kind.
         """
         document = _load(content)
@@ -68,20 +69,21 @@ class ManifestLinks:
                 known = not child.media_type or media_types.is_manifest(child.media_type)
                 (manifests if known else blobs).append(child)
         else:
-            if document.get("config") is not None:
-                config = Descriptor.from_json(document["config"])
+            config = _descriptor(document.get("config"))
+            if config is not None:
                 blobs.append(config)
             blobs.extend(_descriptors(document, "layers"))
             blobs.extend(_descriptors(document, "blobs"))
         subject = document.get("subject")
         if subject is None:
             subject = document.get("refers")
+        subject = _descriptor(subject)
         annotations = string_map(document.get("annotations"))
         return cls(
             media_type,
             tuple(manifests),
             tuple(blobs),
-            Descriptor.from_json(subject).digest if subject is not None else None,
+            subject.digest if subject else None,
             _artifact_type(document, annotations, config),
             annotations or None,
             config,
@@ -138,7 +140,18 @@ def _descriptors(document: Mapping[str, Any], key: str) -> list[Descriptor]:
         return []
     if not isinstance(listed, list):
         raise ManifestInvalid(f"{key} is {type(listed).__name__}, not a list")
-    return [Descriptor.from_json(entry) for entry in listed]
+    return [found for entry in listed if (found := _read(entry)) is not None]
+
+
+def _descriptor(document: Any) -> Descriptor | None:
+    return None if document is None else _read(document)
+
+
+def _read(document: Any) -> Descriptor | None:
+    try:
+        return Descriptor.from_json(document)
+    except OtherAlgorithm:
+        return None
 
 
 def _artifact_type(

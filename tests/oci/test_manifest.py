@@ -156,6 +156,25 @@ def test_a_manifest_lists_its_config_layers_and_blobs_and_its_subject_is_not_amo
     assert [child.digest for child in artifact.children()] == [one["digest"] for one in descriptors[:2]]
 
 
+@pytest.mark.parametrize("digest", ["blake3:" + "0" * 64, "sha384:" + "0" * 96, "multihash+base58:QmRZxt2b1"])
+def test_what_has_a_digest_of_an_algorithm_that_is_not_known_here_is_passed_over(digest: str) -> None:
+    """descriptor.md: "digests with unrecognized algorithms … pass validation if they comply with the … grammar"."""
+    foreign = {**DESCRIPTOR, "digest": digest}
+    index = parse({"manifests": [foreign, {**DESCRIPTOR, "mediaType": media_types.OCI_MANIFEST}]})
+    assert [child.digest for child in index.children()] == [DIGEST]
+    image = parse({"config": foreign, "layers": [DESCRIPTOR, foreign], "subject": foreign})
+    assert [child.digest for child in image.children()] == [DIGEST]
+    assert (image.config, image.subject) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "blake3", "blake3:", ":00", "Blake3:00", "bl/ake:00", "sha256:00", "sha512:xyz"]
+)
+def test_what_has_no_digest_at_all_is_refused_as_invalid(digest: str) -> None:
+    with pytest.raises(ManifestInvalid, match="not one of a registered algorithm"):
+        parse({"manifests": [{**DESCRIPTOR, "digest": digest}]})
+
+
 def test_refers_is_read_where_subject_is_absent() -> None:
     other = {**DESCRIPTOR, "digest": Digest.of(b"other")}
     assert parse({"layers": [], "refers": DESCRIPTOR}).subject == DIGEST

@@ -191,6 +191,23 @@ async def test_a_manifest_of_the_largest_kind_is_served(tmp_path: Path, hub: Hub
         await check_cache(mirror.cache)
 
 
+async def test_an_index_that_lists_what_nobody_here_can_check_is_served_with_all_else(
+    tmp_path: Path, hub: Hub
+) -> None:
+    image = hub.image(APP, "1")
+    digest = "blake3:" + "0" * 64
+    other = {"mediaType": media_types.OCI_MANIFEST, "digest": digest, "size": 1}
+    index = encode({"mediaType": media_types.OCI_INDEX, "manifests": [other, image.descriptor()]})
+    hub.keep(APP, Image(media_types.OCI_INDEX, index, {}), "both")
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        answer = await mirror.get(path("manifests", "both"))
+        assert (answer.status, answer.body) == (200, index)
+        assert (await mirror.get(path("manifests", image.digest))).body == image.content
+        refused = await mirror.get(path("manifests", digest))
+        assert (refused.status, refused.code) == (400, "DIGEST_INVALID")
+        await check_cache(mirror.cache)
+
+
 async def test_a_head_that_lies_changes_nothing(tmp_path: Path, hub: Hub) -> None:
     image = hub.image(APP, "1")
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:

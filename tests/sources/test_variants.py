@@ -69,6 +69,14 @@ VARIANTS: dict[str, Make] = {
     "artifact": artifact,
     "artifact-no-blobs": lambda _: {"mediaType": media_types.OCI_ARTIFACT, "artifactType": "a/b"},
     "empty-index": lambda _: {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []},
+    "index-of-another-algorithm": lambda writer: {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": [
+            bare(writer.manifest(image(writer))),
+            {"mediaType": media_types.OCI_MANIFEST, "digest": f"blake3:{'0' * 64}", "size": 1},
+        ],
+    },
 }
 VARIANTS |= {f"{name}-subject": with_subject(make) for name, make in VARIANTS.items()}
 
