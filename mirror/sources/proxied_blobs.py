@@ -23,6 +23,9 @@ from mirror.store.repository import CachedRepository
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.errors import UpstreamError
 
+# How long a blob whose answer does not tell its size may be held up by the question for it.
+SIZE_SECONDS = 2.0
+
 
 class ProxiedBlobs:
     """Possession, not mention: a digest is a repository's when its upstream gave it or said that it has it."""
@@ -204,9 +207,19 @@ class _Supply:
         name = self._repository.name
         try:
             async with self._client.open_blob(name.repository, self._digest, start, etag, stop=stop) as body:
-                yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks))
+                ask_size = self._size if body.total_size is None else None
+                yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks), ask_size)
         except UpstreamError as error:
             raise self._error(error) from error
+
+    async def _size(self) -> int | None:
+        """What a HEAD says, while the bytes of the answer that did not tell it wait."""
+        try:
+            return await self._client.stat_blob(
+                self._repository.name.repository, self._digest, deadline_seconds=SIZE_SECONDS
+            )
+        except UpstreamError:
+            return None
 
     async def _translated(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 from mirror.oci.errors import OciError
 from mirror.store.body import ByteStream
@@ -62,14 +63,18 @@ class Pull:
         size = self._progress.size
         if size is None or self._prove is not None:
             raise RuntimeError("a body begins when the fill has started")
-        return ByteStream(size, self._read, lambda: self._progress.is_running)
+        return ByteStream(size, partial(self._read, size), lambda: self._progress.is_running)
 
-    async def _read(self, start: int, stop: int) -> AsyncGenerator[bytes | bytearray, None]:
+    async def _read(self, told_bytes: int, start: int, stop: int) -> AsyncGenerator[bytes | bytearray, None]:
         progress, position, alone, patient = self._progress, start, False, True
         while position < stop:
             ready = min(stop, progress.deliverable)
             if progress.error is not None:
                 raise progress.error
+            if progress.size != told_bytes:
+                raise WrongContent(
+                    {"digest": self._fill.job.digest, "reason": f"its upstream said {told_bytes} bytes"}
+                )
             if position < ready:
                 piece = await self._piece(position, min(ready, position + max(_FIRST_BYTES, position - start)))
                 position += len(piece)

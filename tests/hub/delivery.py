@@ -15,6 +15,7 @@ from tests.hub.faults import (
     EndlessHeaders,
     Fault,
     NoDigest,
+    NoLength,
     Oversized,
     Redirect,
     RedirectLoop,
@@ -144,7 +145,9 @@ class Delivery:
             case WrongLength(by_bytes):
                 length += by_bytes
         response = web.StreamResponse(status=reply.status, headers=headers)
-        if reply.status != 304:
+        if isinstance(self.fault, NoLength):
+            response.enable_chunked_encoding()
+        elif reply.status != 304:
             response.content_length = length
         self.entry.status = reply.status
         await response.prepare(self.request)
@@ -164,7 +167,7 @@ class Delivery:
         while position < stop:
             size = min(piece, stop - position)
             match self.fault:
-                case Stall(release=release, after_bytes=int(after)):
+                case Stall(release=release, after_bytes=int(after)) | NoLength(release=release, after_bytes=after):
                     if position >= after:
                         await release.wait()
                     else:

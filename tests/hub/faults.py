@@ -97,6 +97,14 @@ class Oversized:
 
 
 @dataclass(frozen=True)
+class NoLength:
+    """Do not say how long the body is, as some proxies do; after `after_bytes` of it wait until `release` is set."""
+
+    release: asyncio.Event
+    after_bytes: int
+
+
+@dataclass(frozen=True)
 class NoDigest:
     """Leave Docker-Content-Digest and ETag out."""
 
@@ -115,6 +123,7 @@ Fault = (
     | EndlessHeaders
     | EndlessPages
     | Oversized
+    | NoLength
     | NoDigest
 )
 

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 from mirror.oci.digest import Digest
-from tests.hub import Corrupt, Hub, Logged, Reset, Stall, Status, Truncate, WrongLength, eventually
+from tests.hub import (
+    BlackHole,
+    Corrupt,
+    Hub,
+    Logged,
+    NoLength,
+    Reset,
+    Stall,
+    Status,
+    Truncate,
+    WrongLength,
+    eventually,
+)
 from tests.hub.fixtures import Hubs
 from tests.pull_through.asking import APP, HOST, blob_files, check_cache, forget_run, path, pulling, upstream
 from tests.running import Client
@@ -207,6 +219,75 @@ async def test_blobs_larger_than_the_cache_are_passed_through(tmp_path: Path, hu
             assert answer.headers["Cache-Status"] == f'mirror; fwd=uri-miss; detail="{HOST}"', "it was not stored"
         ranged = await mirror.get(path("blobs", digest), {"Range": f"bytes={MIB}-{2 * MIB - 1}"})
         assert (ranged.status, ranged.body) == (206, content[MIB : 2 * MIB])
+        assert blob_files(mirror.cache) == []
+
+
+async def test_a_body_of_untold_length_begins_before_it_is_whole(tmp_path: Path, hub: Hub) -> None:
+    """In every process: a question of its own tells the length, once it is clear that the blob is no small one."""
+    content = random_bytes(4 * MIB)
+    digest = hub.blob(APP, content)
+    release = asyncio.Event()
+    hub.fault(NoLength(release, 2 * MIB), method="GET", kind="blob")
+    keys, shared = {HOST: upstream(hub)}, {"cache": {"path": str(tmp_path / "shared")}}
+    async with pulling(tmp_path / "a", keys, **shared) as one, pulling(tmp_path / "b", keys, **shared) as two:
+        bodies = []
+        for mirror in (one, two):
+            answer = await mirror.session.get(mirror.url + path("blobs", digest))
+            assert answer.headers["Content-Length"] == str(len(content))
+            assert await answer.content.readexactly(MIB) == content[:MIB]
+            bodies.append(answer)
+        release.set()
+        for answer in bodies:
+            assert await answer.read() == content[MIB:]
+        assert [entry.method for entry in hub.select(kind="blob")].count("GET") == 1
+        await check_cache(tmp_path / "shared")
+
+
+@pytest.mark.parametrize("said", [Status(405), Status(200, {"Content-Length": "0"}), Status(500), BlackHole()])
+async def test_a_body_of_untold_length_arrives_whatever_is_said_when_it_is_asked_for(
+    tmp_path: Path, hub: Hub, said: Status | BlackHole
+) -> None:
+    content = random_bytes(3 * MIB)
+    digest = hub.blob(APP, content)
+    release = asyncio.Event()
+    release.set()
+    hub.fault(NoLength(release, 0), method="GET", kind="blob")
+    hub.fault(said, method="HEAD", kind="blob")
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        answer = await mirror.get(path("blobs", digest))
+        assert (answer.status, answer.body) == (200, content)
+        await hub.refuse()
+        assert (await mirror.get(path("blobs", digest))).body == content
+
+
+async def test_a_small_body_of_untold_length_costs_no_question(tmp_path: Path, hub: Hub) -> None:
+    content = random_bytes(1000)
+    digest = hub.blob(APP, content)
+    release = asyncio.Event()
+    release.set()
+    hub.fault(NoLength(release, 0), method="GET", kind="blob")
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        assert (await mirror.get(path("blobs", digest))).body == content
+        assert [entry.method for entry in hub.select(kind="blob")] == ["GET"]
+
+
+@pytest.mark.parametrize("max_size", ["2MiB", "100MiB"])
+async def test_a_body_of_untold_length_that_is_not_kept_is_passed_through(
+    tmp_path: Path, hub: Hub, max_size: str
+) -> None:
+    content = random_bytes(4 * MIB)
+    digest = hub.blob(APP, content)
+    release = asyncio.Event()
+    release.set()
+    hub.fault(NoLength(release, 0), method="GET", kind="blob")
+    config = {"cache": {"path": str(tmp_path / "cache"), "max_size": max_size}}
+    async with pulling(tmp_path, {HOST: upstream(hub)}, **config) as mirror:
+        if max_size == "100MiB":
+            # No part can be made.
+            (mirror.cache / "parts").rmdir()
+            (mirror.cache / "parts").write_text("")
+        answer = await mirror.get(path("blobs", digest))
+        assert (answer.status, answer.body) == (200, content)
         assert blob_files(mirror.cache) == []
 
 

@@ -70,6 +70,27 @@ async def test_size_that_nobody_tells_is_known_at_the_end(store: BlobStore, told
     assert await kept(store, supplier.digest) == CONTENT
 
 
+@pytest.mark.parametrize("said", [0, 5, MIB, BIG, None])
+async def test_a_size_said_apart_is_taken_where_it_can_be(store: BlobStore, said: int | None) -> None:
+    supplier = Supplier(CONTENT, [Answer(total_size=None)], said_size=said)
+    assert await fill(store, supplier) == CONTENT
+    assert await kept(store, supplier.digest) == CONTENT
+
+
+@pytest.mark.parametrize("said", [BIG - 1, BIG + 1, 10 * BIG])
+async def test_a_size_said_apart_that_is_wrong_cuts_who_was_told_it_and_the_blob_is_kept(
+    store: BlobStore, said: int
+) -> None:
+    supplier = Supplier(CONTENT, [Answer(total_size=None)], said_size=said)
+    body = bytearray()
+    async with store.join(supplier.digest, None, supplier.fetch) as pull:
+        with pytest.raises(WrongContent):
+            await drain(pull, body)
+    assert len(body) < said
+    assert CONTENT.startswith(body)
+    assert await kept(store, supplier.digest) == CONTENT
+
+
 async def test_fifty_readers_cost_one_fetch(store: BlobStore) -> None:
     gate = asyncio.Event()
     supplier = Supplier(CONTENT, [Answer(gate_at=BIG // 2, gate=gate)])
