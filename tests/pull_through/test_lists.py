@@ -51,6 +51,32 @@ async def test_lists_are_served_stale_while_the_upstream_is_gone(tmp_path: Path,
             assert "Age" in answer.headers
 
 
+async def test_a_tag_that_was_pulled_since_the_list_was_had_is_in_it(tmp_path: Path, hub: Hub) -> None:
+    image = hub.image(APP, "1")
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        assert (await mirror.get(TAGS)).json()["tags"] == ["1"]
+        for tag in ("0", "2"):
+            hub.keep(APP, image, tag)
+            await pull(mirror, image, tag)
+        asked = len(hub.requests)
+        mirror.running.listener.registry._known.clear()
+        assert (await mirror.get(TAGS)).json()["tags"] == ["0", "1", "2"]
+        page = await mirror.get(f"{TAGS}?n=1")
+        assert (page.json()["tags"], "Link" in page.headers) == (["0"], True)
+        assert (await mirror.get(f"{TAGS}?last=0")).json()["tags"] == ["1", "2"]
+        assert len(hub.requests) == asked
+    await hub.refuse()
+    async with pulling(tmp_path, {HOST: upstream(hub, **ALWAYS)}) as mirror:
+        assert (await mirror.get(TAGS)).json()["tags"] == ["0", "1", "2"], "also of a stale list"
+        await hub.accept()
+        del hub.repositories[APP].tags["0"]
+        mirror.running.listener.registry._known.clear()
+        assert (await mirror.get(TAGS)).json()["tags"] == ["1", "2"], "a list that is younger is believed"
+        mirror.running.listener.registry._known.clear()
+        hub.fault(Status(500))
+        assert (await mirror.get(TAGS)).json()["tags"] == ["1", "2"]
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 429, 500])
 async def test_lists_never_had_are_answered_from_what_is_cached(tmp_path: Path, hub: Hub, status: int) -> None:
     image = hub.image(APP, "1")
