@@ -16,6 +16,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
+from typing import Any
 
 from mirror.app.slot import Slot
 from mirror.cli.signals import held
@@ -146,15 +147,26 @@ def _begin(worker_main: WorkerMain, config: Config, slot: Slot) -> None:
 def _reserve(listen: Address) -> socket.socket:
     """A socket that has the address, which must be free: with SO_REUSEPORT a second mirror would share it unseen.
 
-    It never listens; workers bind the address beside it, since all of them have SO_REUSEADDR (socket(7)). Raises
-    OSError where the address is taken, or not ours.
+    It never listens. Workers bind the address beside it by SO_REUSEPORT; who has SO_REUSEADDR alone, as most servers
+    and the first look of a second mirror, does not (socket(7)). Raises OSError where the address is taken or foreign.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
-    reserved = socket.socket(family, kind, protocol)
+    first = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+    with _bound(first, first[4], socket.SO_REUSEADDR) as look:
+        address = look.getsockname()
     try:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind(address)
+        return _bound(first, address, socket.SO_REUSEPORT)
     except OSError:
-        reserved.close()
+        # Connections to a server without SO_REUSEPORT that was here before (one worker) are still timing out.
+        return _bound(first, address, socket.SO_REUSEADDR)
+
+
+def _bound(first: tuple[Any, ...], address: Any, option: int) -> socket.socket:
+    family, kind, protocol, *_ = first
+    found = socket.socket(family, kind, protocol)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, option, 1)
+        found.bind(address)
+    except OSError:
+        found.close()
         raise
-    return reserved
+    return found

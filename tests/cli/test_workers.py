@@ -166,18 +166,35 @@ def test_a_port_that_another_mirrors_workers_share_is_in_use(mirror: MirrorProce
     assert "in use" in json.loads(done.stderr.splitlines()[-1])["reason"]
 
 
-def test_nobody_else_gets_the_port_before_the_workers_listen(tmp_path: Path, layouts: Path) -> None:
+@pytest.mark.parametrize("options", [(), (socket.SO_REUSEADDR,)], ids=["plain", "as servers do"])
+def test_nobody_else_gets_the_port_before_the_workers_listen(
+    tmp_path: Path, layouts: Path, options: tuple[int, ...]
+) -> None:
     mirror = MirrorProcess(tmp_path / "mirror.log", *TWO, cwd=tmp_path)
     mirror.begin()
     try:
         wait_until(lambda: bool(mirror.events("starting_workers")), "the port is chosen")
         host, _, port = mirror.events("starting_workers")[0]["listen"].rpartition(":")
-        with socket.socket() as other, pytest.raises(OSError, match="in use"):
-            other.bind((host, int(port)))
+        with socket.socket() as other:
+            for option in options:
+                other.setsockopt(socket.SOL_SOCKET, option, 1)
+            with pytest.raises(OSError, match="in use"):
+                other.bind((host, int(port)))
         mirror.wait_ready()
         assert mirror.host == f"{host}:{port}"
+        assert {get(mirror.host, "/v2/app/manifests/1.0").status for _ in range(20)} == {200}
     finally:
         mirror.stop()
+
+
+def test_two_workers_take_over_the_port_of_one(tmp_path: Path, layouts: Path) -> None:
+    """Its last connections are still timing out there."""
+    with MirrorProcess(tmp_path / "one.log", cwd=tmp_path) as one, Client(one.host) as client:
+        # The server closes first, so that the time-out is on its side.
+        client.ask("/v2/", headers={"Connection": "close"})
+        client.rest()
+    with MirrorProcess(tmp_path / "two.log", "--listen", one.host, *TWO, cwd=tmp_path) as two:
+        assert {get(two.host, "/v2/app/manifests/1.0").status for _ in range(20)} == {200}
 
 
 @pytest.mark.parametrize("count", ["1", "2"])
