@@ -11,6 +11,7 @@ from mirror.oci.errors import BadGateway, BlobUnknown, Denied, OciError, Unknown
 from mirror.oci.names import Host
 from mirror.sources.flights import Flights
 from mirror.sources.keeping import keep
+from mirror.sources.listed_size import ReadSmall, listed_size
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found
 from mirror.sources.staleness import Freshness, Question
@@ -18,13 +19,10 @@ from mirror.sources.translate import offline, translated
 from mirror.store.body import BlobBody
 from mirror.store.cache import Cache
 from mirror.store.feed import Incoming
-from mirror.store.pull import Pull
+from mirror.store.pull import LikelySize, Pull
 from mirror.store.repository import CachedRepository
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.errors import UpstreamError
-
-# How long a blob whose answer does not tell its size may be held up by the question for it.
-SIZE_SECONDS = 2.0
 
 
 class ProxiedBlobs:
@@ -37,6 +35,8 @@ class ProxiedBlobs:
         cache: Cache,
         policy: Policy,
         freshness: Freshness,
+        *,
+        read: ReadSmall,
     ) -> None:
         self._host = host
         self._client = client
@@ -44,6 +44,7 @@ class ProxiedBlobs:
         self._index = cache.index
         self._policy = policy
         self._freshness = freshness
+        self._read = read
         self._links: Flights[None] = Flights()
 
     async def stop(self) -> None:
@@ -115,8 +116,9 @@ class ProxiedBlobs:
         pull = await stack.enter_async_context(
             self._blobs.join(digest, None, supply.fetch, supplier=str(repository.name), prove=prove)
         )
-        size = await self._started(pull, question)
-        linking = self._linking(repository, digest, size)
+        likely_size = partial(asyncio.to_thread, listed_size, repository, digest, self._read)
+        size = await self._started(pull, question, likely_size)
+        linking = self._linking(repository, digest, size if pull.is_certain else None)
         if linking is not None or not pull.collapsed:  # else one before this one has done so
             self._freshness.negatives.drop(question.name, question.reference)
         if linking is not None:
@@ -133,10 +135,10 @@ class ProxiedBlobs:
         found = replace(body, is_arriving=is_arriving)
         return Found(found, self._freshness.origin(f"fwd=uri-miss{how}", None, 0))
 
-    async def _started(self, pull: Pull, question: Question[int]) -> int:
+    async def _started(self, pull: Pull, question: Question[int], likely_size: LikelySize) -> int:
         """The blob's size in bytes. Raises what forbids it, or what was known before where the upstream fails."""
         try:
-            return await pull.started()
+            return await pull.started(likely_size)
         except Unknown as error:
             self._freshness.negatives.put(question.name, question.reference, error)
             raise
@@ -157,10 +159,10 @@ class ProxiedBlobs:
         if (linking := self._linking(repository, digest, size)) is not None:
             await asyncio.shield(linking)
 
-    def _linking(self, repository: CachedRepository, digest: Digest, size: int) -> "asyncio.Task[None] | None":
+    def _linking(self, repository: CachedRepository, digest: Digest, size: int | None) -> "asyncio.Task[None] | None":
         """What does so, begun; None where it is done."""
         supplier = str(repository.name)
-        if repository.size(digest) == size:
+        if repository.has(digest) and size in (None, repository.size(digest)):
             self._blobs.membership_written(digest, supplier)
             return None
 
@@ -207,19 +209,9 @@ class _Supply:
         name = self._repository.name
         try:
             async with self._client.open_blob(name.repository, self._digest, start, etag, stop=stop) as body:
-                ask_size = self._size if body.total_size is None else None
-                yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks), ask_size)
+                yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks))
         except UpstreamError as error:
             raise self._error(error) from error
-
-    async def _size(self) -> int | None:
-        """What a HEAD says, while the bytes of the answer that did not tell it wait."""
-        try:
-            return await self._client.stat_blob(
-                self._repository.name.repository, self._digest, deadline_seconds=SIZE_SECONDS
-            )
-        except UpstreamError:
-            return None
 
     async def _translated(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         try:

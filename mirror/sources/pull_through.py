@@ -39,7 +39,7 @@ class PullThrough:
         self._cache = cache
         self._policy = policy
         self._freshness = Freshness(host, policy, cache.index)
-        self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness)
+        self._proxied_blobs = ProxiedBlobs(host, client, cache, policy, self._freshness, read=self._read_small)
         self._lists = ProxiedLists(client, policy, self._freshness, self, CachedReferrers(self._read_small))
         self._prefetch = ReferrersPrefetch(self) if policy.prefetch_referrers else None
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -18,16 +18,12 @@ MAX_PAUSE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One answer of an upstream: bytes from `start` on. `total_size` is the whole blob's, in bytes, where told.
-
-    Where it is not, `ask_size` asks for it apart; None: nobody tells it.
-    """
+    """One answer of an upstream: bytes from `start` on. `total_size` is the whole blob's, in bytes, where told."""
 
     start: int
     total_size: int | None
     etag: str | None
     chunks: AsyncIterator[bytes]
-    ask_size: Callable[[], Awaitable[int | None]] | None = None
 
 
 class Fetch(Protocol):
@@ -92,7 +88,6 @@ class Feed:
         self._on_error = on_error
         self._refused: set[str] = set()
         self._current: str | None = mark.supplier if mark else None
-        self._ask_size: Callable[[], Awaitable[int | None]] | None = None
         self._position = 0
         self._skip = 0
         self._failures = 0
@@ -127,15 +122,6 @@ class Feed:
                     return  # all that there is was had: the hash judges
                 await self._after(supplier, error)
 
-    async def likely_size(self) -> int | None:
-        """The blob's size in bytes; where the last answer did not tell it, what is said when asked for it, which is
-        held against no answer, or None.
-        """
-        if self.size is not None or self._ask_size is None:
-            return self.size
-        said = await self._ask_size()
-        return said if said is not None and said > self._position else None
-
     def _request(self, supplier: str) -> tuple[int, str | None]:
         etag = self.mark.etag if self.mark and self.mark.supplier == supplier else None
         return (0, None) if self._from_start else (self._position, etag)
@@ -154,7 +140,6 @@ class Feed:
         if incoming.etag and self.mark is None:
             self.mark = Mark(supplier, incoming.etag)
         self._current = supplier
-        self._ask_size = incoming.ask_size
         self._skip = self._position - incoming.start
         self._answered = True
         self._on_answer(supplier, self.size)

@@ -116,7 +116,7 @@ class Fill:
                 self.job.progress.complete(part.size())
             case Role.LEADING:
                 return await lead(self.job, part)
-            case Role.DROPPED if self.job.progress.size is None:
+            case Role.DROPPED if not self.job.progress.is_begun:
                 return False
             case Role.DROPPED:
                 await self.job.give_up_storing(part)

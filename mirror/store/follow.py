@@ -28,6 +28,7 @@ async def follow(job: Job, part: Part, has_readers: Callable[[], bool]) -> Role:
         if not linked:
             return Role.DROPPED
         if job.progress.size is None:
+            job.progress.is_coming = await asyncio.to_thread(part.is_answered)
             job.announce((await asyncio.to_thread(part.known)).size)
         job.grow(part.size())
         if part.try_lock():

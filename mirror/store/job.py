@@ -67,7 +67,7 @@ class Job:
             self.limits.patience,
             size=size,
             mark=mark,
-            begun=self.progress.size is not None,
+            begun=self.progress.is_begun,
             on_answer=self._answered,
             on_error=self.errors.__setitem__,
         )
@@ -86,6 +86,7 @@ class Job:
 
     def _answered(self, supplier: str, size: int | None) -> None:
         self._answering = supplier
+        self.progress.is_coming = True
         if self.progress.size is None:
             self.answered_by.add(supplier)
         self.announce(size)

@@ -48,15 +48,11 @@ async def pass_through(job: Job) -> None:
     """Without a part: see whether there is such a blob, and how large; readers then get it for themselves."""
     feed = job.feed(job.expected_size)
     async with aclosing(feed.chunks(0)) as chunks:
-        if not _is_small(job.expected_size):
-            await _answered(feed, chunks)
-        size = await feed.likely_size()
-        if _is_small(size):
+        if _is_small(job.expected_size) or _is_small(await _answered(feed, chunks)):
             await _collect(job, None, b"", chunks)
             return
-    if size is None:
+    if feed.size is None:
         raise Unavailable("the blob cannot be stored, and its upstream does not tell its size")
-    job.announce(size)
     job.counters.passed_through += 1
     job.progress.pass_on(job.digest.hasher(), 0)
 
@@ -68,7 +64,7 @@ async def _fetch(job: Job, part: Part, size: int | None, stock: "_Stock") -> Non
             before = await asyncio.to_thread(os.pread, part.fd, stock.held, 0)
             await _collect(job, part, before, chunks)
         elif _fits(job, feed.size, stock):
-            await _pour(job, part, Known(feed.size, feed.mark), _Coming(feed, chunks, stock))
+            await _pour(job, part, Known(feed.size, feed.mark), chunks)
         else:
             log.warning("blob %s (%s bytes) does not fit and is passed through", job.digest, feed.size)
             await job.give_up_storing(part)
@@ -90,14 +86,6 @@ class _Stock(NamedTuple):
     held: int
     known: Known
     free_bytes: int
-
-
-class _Coming(NamedTuple):
-    """The chunks of a feed, and what there was when they began."""
-
-    feed: Feed
-    chunks: Chunks
-    stock: _Stock
 
 
 def _take_stock(job: Job, part: Part) -> _Stock:
@@ -122,16 +110,16 @@ async def _judge(job: Job, part: Part, right_size: bool) -> bool:
     try:
         if not right_size:
             raise WrongContent({"digest": job.digest, "reason": "the part found is longer than the blob"})
-        await _pour(job, part, Known())
+        await _pour(job, part, Known(), None)
     except WrongContent:
-        if job.progress.size is not None:
+        if job.progress.is_begun:
             raise
         await to_the_end(part.drop)
         return False
     return True
 
 
-async def _pour(job: Job, part: Part, known: Known, coming: _Coming | None = None) -> None:
+async def _pour(job: Job, part: Part, known: Known, chunks: Chunks | None) -> None:
     """Everything through the pump: to the disk, into the hash, to the readers."""
     held = part.size()
     pump = Pump(part.fd, job.digest.hasher(), held, job.grow)
@@ -139,8 +127,8 @@ async def _pour(job: Job, part: Part, known: Known, coming: _Coming | None = Non
         pump.post(partial(part.tell, known))
         pump.post(pump.rehash)
         job.grow(held)
-        if coming is not None:
-            await _put_all(job, part, pump, coming)
+        if chunks is not None:
+            await _put_all(job, pump, known, chunks)
         if not await pump.call(partial(_verdict, job, pump, part)):
             raise WrongContent({"digest": job.digest, "reason": "the hash differs"})
         job.progress.complete(pump.written)
@@ -155,30 +143,13 @@ async def _pour(job: Job, part: Part, known: Known, coming: _Coming | None = Non
         job.counters.written_bytes += pump.written - held
 
 
-async def _put_all(job: Job, part: Part, pump: Pump, coming: _Coming) -> None:
+async def _put_all(job: Job, pump: Pump, known: Known, chunks: Chunks) -> None:
     """Raises StorageFailed; WrongContent for a blob without a known size that does not end."""
-    feed, limit, put = coming.feed, job.limits.max_blob_bytes, coming.stock.held
-    is_told = feed.size is not None
-    async for chunk in coming.chunks:
-        if feed.size is None and limit is not None and pump.written > limit:
+    limit = job.limits.max_blob_bytes
+    async for chunk in chunks:
+        if known.size is None and limit is not None and pump.written > limit:
             raise WrongContent({"digest": job.digest, "reason": f"more than the {limit} bytes that are kept"})
         await pump.put(chunk)
-        put += len(chunk)
-        if not is_told and put > VERIFY_FIRST_BYTES:
-            is_told = True
-            await _let_begin(job, part, pump, coming)
-
-
-async def _let_begin(job: Job, part: Part, pump: Pump, coming: _Coming) -> None:
-    """Ask for the size that no answer told, now that the blob is no small one: bodies may begin with it, here and in
-    other processes. Raises StorageFailed where so much does not fit.
-    """
-    size = await coming.feed.likely_size()
-    if size is not None:
-        job.announce(size)
-        pump.post(partial(part.tell, Known(size, coming.feed.mark)))
-        if not _fits(job, size, coming.stock):
-            raise StorageFailed(f"its {size} bytes do not fit")
 
 
 def _verdict(job: Job, pump: Pump, part: Part) -> bool:

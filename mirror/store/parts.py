@@ -195,6 +195,10 @@ class Part:
         marked = isinstance(etag, str) and isinstance(supplier, str)
         return Known(size, Mark(supplier, etag) if marked else None)
 
+    def is_answered(self) -> bool:
+        """Whether there is a sidecar: an upstream answers whoever fills this part, or has answered who began it."""
+        return self.files.sidecar(self.digest).exists()
+
     def tell(self, known: Known) -> None:
         """Write the sidecar, for other processes and for a restart."""
         etag, supplier = (known.mark.etag, known.mark.supplier) if known.mark else (None, None)

@@ -15,6 +15,9 @@ class Progress:
 
     def __init__(self) -> None:
         self.size: int | None = None
+        # Whether an upstream answers, so that bytes come; and whether any were given out before the size was known.
+        self.is_coming = False
+        self.is_ahead = False
         self.held = 0
         self.fd = -1
         self.content: bytes | None = None
@@ -35,6 +38,11 @@ class Progress:
         if self.whole:
             return self.size
         return min(self.held, self.size - 1) if self.size > VERIFY_FIRST_BYTES else 0
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anybody may have had a byte of it: what comes next has to be of the same blob."""
+        return self.size is not None or self.is_ahead
 
     @property
     def is_running(self) -> bool:

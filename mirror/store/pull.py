@@ -4,15 +4,18 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from functools import partial
 
 from mirror.oci.errors import OciError
 from mirror.store.body import ByteStream
 from mirror.store.feed import Feed, Fetch, WrongContent
 from mirror.store.fill import Fill
+from mirror.store.progress import VERIFY_FIRST_BYTES
 from mirror.store.threads import PIECE_BYTES, read_piece
 
 log = logging.getLogger(__name__)
+
+# Tells a blob's size in bytes, as far as anybody knows.
+LikelySize = Callable[[], Awaitable[int | None]]
 
 # So few bytes at first, then twice as many each time: where many begin at once, each waits for all the others.
 _FIRST_BYTES = 4 * 1024
@@ -35,53 +38,64 @@ class Pull:
         self.collapsed = collapsed
         # Done before the blob's last piece is given out.
         self.before_end: asyncio.Future[None] | None = None
+        # The size in bytes that this reader is told.
+        self._told: int | None = None
         self._fill = fill
         self._progress = fill.job.progress
         self._supplier = supplier
         self._fetch = fetch
         self._prove = prove
 
-    async def started(self) -> int:
+    async def started(self, likely_size: LikelySize | None = None) -> int:
         """The blob's size in bytes, once its body can begin.
 
-        Raises the supplier's own error (OciError or OSError) where nothing can be had, so that the answer can still
-        be an error; or what `prove` raises. A blob up to VERIFY_FIRST_BYTES was checked by then.
+        Where bytes come of which no answer tells how many there are, `likely_size` does; if it is wrong, this body is
+        cut. Raises the supplier's own error (OciError or OSError) where nothing can be had, so that the answer can
+        still be an error; or what `prove` raises. A blob up to VERIFY_FIRST_BYTES was checked by then.
         """
-        while self._progress.size is None:
+        progress, likely = self._progress, None
+        while progress.size is None and likely is None:
             if (error := self._fill.job.error_for(self._supplier)) is not None:
                 raise error
-            await self._progress.change()
+            if likely_size is not None and progress.is_coming and progress.held > VERIFY_FIRST_BYTES:
+                likely, likely_size = await likely_size(), None
+                if likely is not None and likely <= progress.held:
+                    likely = None
+            else:
+                await progress.change()
         # Another repository's answer, another process's part or the pool say nothing of this one.
         if self._prove is not None and self._supplier not in self._fill.job.answered_by:
             await self._prove()
         self._prove = None
-        return self._progress.size
+        progress.is_ahead = progress.size is None
+        self._told = told = likely or 0 if progress.size is None else progress.size
+        return told
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether an answer or the blob itself has told the size."""
+        return self._progress.size is not None
 
     @property
     def body(self) -> ByteStream:
         """The blob, behind `started`; to be read as long as the hold lasts."""
-        size = self._progress.size
-        if size is None or self._prove is not None:
+        if self._told is None:
             raise RuntimeError("a body begins when the fill has started")
-        return ByteStream(size, partial(self._read, size), lambda: self._progress.is_running)
+        return ByteStream(self._told, self._read, lambda: self._progress.is_running)
 
-    async def _read(self, told_bytes: int, start: int, stop: int) -> AsyncGenerator[bytes | bytearray, None]:
+    async def _read(self, start: int, stop: int) -> AsyncGenerator[bytes | bytearray, None]:
         progress, position, alone, patient = self._progress, start, False, True
         while position < stop:
-            ready = min(stop, progress.deliverable)
+            ready = min(stop, self._deliverable())
             if progress.error is not None:
                 raise progress.error
-            if progress.size != told_bytes:
-                raise WrongContent(
-                    {"digest": self._fill.job.digest, "reason": f"its upstream said {told_bytes} bytes"}
-                )
             if position < ready:
                 piece = await self._piece(position, min(ready, position + max(_FIRST_BYTES, position - start)))
                 position += len(piece)
                 if position == progress.size:
                     await self._end()
                 yield piece
-                if position < min(stop, progress.deliverable):
+                if position < min(stop, self._deliverable()):
                     # What is there already would go on until this socket is full: everybody has a turn.
                     await asyncio.sleep(0)
             elif progress.passing:
@@ -105,6 +119,17 @@ class Pull:
                         await progress.change()
                 except TimeoutError:
                     patient = False
+
+    def _deliverable(self) -> int:
+        """As `Progress` has it; before the size is certain, all but the last byte of what is likely."""
+        size, told = self._progress.size, self._told or 0
+        if size is None:
+            return min(self._progress.held, told - 1)
+        if size != told:
+            raise WrongContent(
+                {"digest": self._fill.job.digest, "reason": f"{size} bytes, not {told} as it is listed"}
+            )
+        return self._progress.deliverable
 
     async def _end(self) -> None:
         if self.before_end is not None:

@@ -1,17 +1,20 @@
 """Blobs on their way from an upstream to clients, over HTTP on both sides."""
 
 import asyncio
+import json
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mirror.oci.digest import Digest
+from tests.content import encode
 from tests.hub import (
-    BlackHole,
     Corrupt,
     Hub,
+    Image,
     Logged,
     NoLength,
     Reset,
@@ -21,6 +24,7 @@ from tests.hub import (
     WrongLength,
     eventually,
 )
+from tests.hub.content import build_image
 from tests.hub.fixtures import Hubs
 from tests.pull_through.asking import APP, HOST, blob_files, check_cache, forget_run, path, pulling, upstream
 from tests.running import Client
@@ -222,73 +226,87 @@ async def test_blobs_larger_than_the_cache_are_passed_through(tmp_path: Path, hu
         assert blob_files(mirror.cache) == []
 
 
+def untold(hub: Hub, release: asyncio.Event | None = None) -> None:
+    """Blobs come without a length; where there is something to wait for, behind 2 MiB."""
+    hub.heal()
+    waited_for = release or asyncio.Event()
+    if release is None:
+        waited_for.set()
+    hub.fault(NoLength(waited_for, 2 * MIB), method="GET", kind="blob")
+
+
+def image_with(hub: Hub, content: bytes, listed_bytes: int) -> Image:
+    """An image whose manifest says that its last layer has so many bytes."""
+    image = build_image({}, layers=[content])
+    document = json.loads(image.content)
+    document["layers"][-1]["size"] = listed_bytes
+    return hub.keep(APP, replace(image, content=encode(document)), "1")
+
+
 async def test_a_body_of_untold_length_begins_before_it_is_whole(tmp_path: Path, hub: Hub) -> None:
-    """In every process: a question of its own tells the length, once it is clear that the blob is no small one."""
+    """In every process, once the manifest that lists it came."""
     content = random_bytes(4 * MIB)
-    digest = hub.blob(APP, content)
+    target = path("blobs", image_with(hub, content, len(content)).layers[-1])
     release = asyncio.Event()
-    hub.fault(NoLength(release, 2 * MIB), method="GET", kind="blob")
+    untold(hub, release)
     keys, shared = {HOST: upstream(hub)}, {"cache": {"path": str(tmp_path / "shared")}}
     async with pulling(tmp_path / "a", keys, **shared) as one, pulling(tmp_path / "b", keys, **shared) as two:
+        assert (await one.get(path("manifests", "1"))).status == 200
         bodies = []
         for mirror in (one, two):
-            answer = await mirror.session.get(mirror.url + path("blobs", digest))
+            answer = await mirror.session.get(mirror.url + target)
             assert answer.headers["Content-Length"] == str(len(content))
             assert await answer.content.readexactly(MIB) == content[:MIB]
             bodies.append(answer)
         release.set()
         for answer in bodies:
             assert await answer.read() == content[MIB:]
-        assert [entry.method for entry in hub.select(kind="blob")].count("GET") == 1
+        assert [entry.method for entry in hub.select(kind="blob")] == ["GET"]
         await check_cache(tmp_path / "shared")
 
 
-@pytest.mark.parametrize("said", [Status(405), Status(200, {"Content-Length": "0"}), Status(500), BlackHole()])
-async def test_a_body_of_untold_length_arrives_whatever_is_said_when_it_is_asked_for(
-    tmp_path: Path, hub: Hub, said: Status | BlackHole
+@pytest.mark.parametrize("size", [1000, 3 * MIB])
+async def test_a_body_of_untold_length_that_no_manifest_lists_comes_when_it_is_whole(
+    tmp_path: Path, hub: Hub, size: int
 ) -> None:
-    content = random_bytes(3 * MIB)
-    digest = hub.blob(APP, content)
-    release = asyncio.Event()
-    release.set()
-    hub.fault(NoLength(release, 0), method="GET", kind="blob")
-    hub.fault(said, method="HEAD", kind="blob")
+    content = random_bytes(size)
+    target = path("blobs", hub.blob(APP, content))
+    untold(hub)
     async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
-        answer = await mirror.get(path("blobs", digest))
+        answer = await mirror.get(target)
         assert (answer.status, answer.body) == (200, content)
-        await hub.refuse()
-        assert (await mirror.get(path("blobs", digest))).body == content
-
-
-async def test_a_small_body_of_untold_length_costs_no_question(tmp_path: Path, hub: Hub) -> None:
-    content = random_bytes(1000)
-    digest = hub.blob(APP, content)
-    release = asyncio.Event()
-    release.set()
-    hub.fault(NoLength(release, 0), method="GET", kind="blob")
-    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
-        assert (await mirror.get(path("blobs", digest))).body == content
         assert [entry.method for entry in hub.select(kind="blob")] == ["GET"]
+        await hub.refuse()
+        assert (await mirror.get(target)).body == content
 
 
-@pytest.mark.parametrize("max_size", ["2MiB", "100MiB"])
-async def test_a_body_of_untold_length_that_is_not_kept_is_passed_through(
-    tmp_path: Path, hub: Hub, max_size: str
+@pytest.mark.parametrize("listed_bytes", [2 * MIB + 1, 3 * MIB - 1, 3 * MIB + 1, 300 * MIB])
+async def test_a_manifest_that_lies_about_a_size_costs_one_cut_and_nobody_else_anything(
+    tmp_path: Path, hubs: Hubs, listed_bytes: int
 ) -> None:
-    content = random_bytes(4 * MIB)
-    digest = hub.blob(APP, content)
+    hub, other = await hubs(), await hubs()
+    content = random_bytes(3 * MIB)
+    image_with(hub, content, listed_bytes)
+    digest = other.blob(APP, content)
+    target, beside = path("blobs", digest), path("blobs", digest, host="other.test")
     release = asyncio.Event()
-    release.set()
-    hub.fault(NoLength(release, 0), method="GET", kind="blob")
-    config = {"cache": {"path": str(tmp_path / "cache"), "max_size": max_size}}
-    async with pulling(tmp_path, {HOST: upstream(hub)}, **config) as mirror:
-        if max_size == "100MiB":
-            # No part can be made.
-            (mirror.cache / "parts").rmdir()
-            (mirror.cache / "parts").write_text("")
-        answer = await mirror.get(path("blobs", digest))
-        assert (answer.status, answer.body) == (200, content)
-        assert blob_files(mirror.cache) == []
+    untold(hub, release)
+    keys = {HOST: upstream(hub), "other.test": upstream(other)}
+    config = {"cache": {"path": str(tmp_path / "cache"), "max_size": "100MiB"}}
+    async with pulling(tmp_path, keys, **config) as mirror:
+        assert (await mirror.get(path("manifests", "1"))).status == 200
+        asking = asyncio.create_task(asyncio.to_thread(read_raw, mirror, target))
+        await eventually(lambda: gets(hub, digest))
+        assert (await mirror.head(beside)).headers["Content-Length"] == str(len(content))
+        release.set()
+        status, announced, came = await asking
+        assert (status, announced) == (200, listed_bytes)
+        assert came < announced
+        await eventually(lambda: [file for file in blob_files(mirror.cache) if file.name == digest.hex])
+        await hub.refuse()
+        await other.refuse()
+        for again in (target, beside):
+            assert (await mirror.get(again)).body == content
 
 
 async def test_many_clients_of_one_cold_blob_are_one_download(tmp_path: Path, hubs: Hubs) -> None:

@@ -44,8 +44,6 @@ class Supplier:
     sent_to: int = 0
     open_answers: int = 0
     on_sent: Callable[[int], None] = lambda position: None
-    # What is said when asked for the size.
-    said_size: int | None = None
 
     @property
     def digest(self) -> Digest:
@@ -66,12 +64,9 @@ class Supplier:
         self.open_answers += 1
         try:
             sent = content if answer.ignores_range else content[:stop]
-            yield Incoming(start, total, '"tag"', self._chunks(sent, start, answer), self._say_size)
+            yield Incoming(start, total, '"tag"', self._chunks(sent, start, answer))
         finally:
             self.open_answers -= 1
-
-    async def _say_size(self) -> int | None:
-        return self.said_size
 
     async def _chunks(self, content: bytes, start: int, answer: Answer) -> AsyncGenerator[bytes, None]:
         position = start

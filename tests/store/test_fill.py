@@ -70,25 +70,77 @@ async def test_size_that_nobody_tells_is_known_at_the_end(store: BlobStore, told
     assert await kept(store, supplier.digest) == CONTENT
 
 
-@pytest.mark.parametrize("said", [0, 5, MIB, BIG, None])
-async def test_a_size_said_apart_is_taken_where_it_can_be(store: BlobStore, said: int | None) -> None:
-    supplier = Supplier(CONTENT, [Answer(total_size=None)], said_size=said)
-    assert await fill(store, supplier) == CONTENT
-    assert await kept(store, supplier.digest) == CONTENT
+async def fill_likely(store: BlobStore, supplier: Supplier, likely: int | None, body: bytearray) -> None:
+    """As `fill`, by what somebody holds to be the size."""
 
+    async def likely_size() -> int | None:
+        return likely
 
-@pytest.mark.parametrize("said", [BIG - 1, BIG + 1, 10 * BIG])
-async def test_a_size_said_apart_that_is_wrong_cuts_who_was_told_it_and_the_blob_is_kept(
-    store: BlobStore, said: int
-) -> None:
-    supplier = Supplier(CONTENT, [Answer(total_size=None)], said_size=said)
-    body = bytearray()
     async with store.join(supplier.digest, None, supplier.fetch) as pull:
-        with pytest.raises(WrongContent):
-            await drain(pull, body)
-    assert len(body) < said
-    assert CONTENT.startswith(body)
+        size = await pull.started(likely_size)
+        async for piece in pull.body.read(0, size):
+            body.extend(piece)
+
+
+@pytest.mark.parametrize("likely", [BIG, None, 0, 5, MIB])
+async def test_a_body_begins_by_its_likely_size_where_no_answer_tells_it(
+    store: BlobStore, likely: int | None
+) -> None:
+    supplier = Supplier(CONTENT, [Answer(total_size=None, gate_at=2 * MIB)])
+    body = bytearray()
+    filling = asyncio.create_task(fill_likely(store, supplier, likely, body))
+    begins = likely == BIG
+    await until(lambda: len(body) == 2 * MIB if begins else supplier.sent_to == 2 * MIB)
+    supplier.answers[0].gate.set()
+    await filling
+    assert body == CONTENT
     assert await kept(store, supplier.digest) == CONTENT
+
+
+@pytest.mark.parametrize("likely", [2 * MIB + 1, BIG - 1, BIG + 1, 10 * BIG])
+async def test_a_likely_size_that_is_wrong_cuts_who_was_told_it_and_nobody_else(
+    store: BlobStore, likely: int
+) -> None:
+    supplier = Supplier(CONTENT, [Answer(total_size=None, gate_at=2 * MIB)])
+    body = bytearray()
+    wrong = asyncio.create_task(fill_likely(store, supplier, likely, body))
+    await until(lambda: len(body) == 2 * MIB)
+    right = asyncio.create_task(fill(store, supplier))
+    supplier.answers[0].gate.set()
+    with pytest.raises(WrongContent):
+        await wrong
+    assert len(body) < likely
+    assert CONTENT.startswith(body)
+    assert await right == CONTENT
+    assert await kept(store, supplier.digest) == CONTENT
+
+
+async def test_who_began_by_a_likely_size_is_cut_when_another_process_drops_the_part(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    """Its next bytes would be those of another part."""
+    answer = Answer(content=bytes(MIB) + CONTENT[MIB:], total_size=None, gate_at=2 * MIB)
+    leader, follower = Supplier(CONTENT, [answer]), Supplier(CONTENT, [Answer(total_size=None)])
+    other = BlobStore(tmp_path, QUICK)
+    body = bytearray()
+    leading = asyncio.create_task(fill(store, leader))
+    await until(lambda: leader.sent_to == 2 * MIB)
+    following = asyncio.create_task(fill_likely(other, follower, BIG, body))
+    await until(lambda: len(body) == 2 * MIB)
+    answer.gate.set()
+    with pytest.raises(WrongContent):
+        await leading
+    with pytest.raises(Unavailable):
+        await following
+    assert len(body) < BIG
+    await other.stop()
+
+
+async def test_a_small_blob_is_not_begun_by_a_likely_size(store: BlobStore) -> None:
+    supplier = Supplier(make_content(VERIFY_FIRST_BYTES), [Answer(total_size=None)])
+    body = bytearray()
+    await fill_likely(store, supplier, BIG, body)
+    assert body == supplier.content
 
 
 async def test_fifty_readers_cost_one_fetch(store: BlobStore) -> None:
