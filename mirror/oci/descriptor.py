@@ -25,21 +25,21 @@ class Descriptor(NamedTuple):
     def from_json(cls, document: Any, *, with_annotations: bool = True) -> Self:
         """Raises ManifestInvalid, with what is wrong, unless `document` is a descriptor.
 
-        OtherAlgorithm: it follows the grammar, and its content cannot be had here.
+        OtherAlgorithm: it is one, by the grammar, and its content cannot be had here.
         """
         if not isinstance(document, dict):
             raise ManifestInvalid(f"a descriptor is an object, not {type(document).__name__}")
         digest, size, media_type = document.get("digest"), document.get("size"), document.get("mediaType", "")
         if not isinstance(digest, str):
             raise ManifestInvalid("a descriptor has a digest")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ManifestInvalid(f"the size of {digest[:200]} is {size!r}, not a number of bytes")
+        if not isinstance(media_type, str):
+            raise ManifestInvalid(f"the mediaType of {digest[:200]} is not a string")
         try:
             checked = Digest.parse(digest)
         except DigestInvalid as error:
             raise (OtherAlgorithm if is_of_other_algorithm(digest) else ManifestInvalid)(str(error)) from None
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise ManifestInvalid(f"the size of {checked} is {size!r}, not a number of bytes")
-        if not isinstance(media_type, str):
-            raise ManifestInvalid(f"the mediaType of {checked} is not a string")
         artifact_type, platform = document.get("artifactType"), document.get("platform")
         return cls(
             media_types.SHARED.get(media_type, media_type),

@@ -62,7 +62,7 @@ class ManifestLinks:
             raise ManifestInvalid("neither its mediaType nor its shape is that of a manifest")
         manifests: list[Descriptor] = []
         blobs: list[Descriptor] = []
-        config = None
+        config, config_type = None, None
         if media_types.is_index(media_type):
             for child in _descriptors(document, "manifests"):
                 # An index may list anything; only what is a manifest is read on.
@@ -72,6 +72,9 @@ class ManifestLinks:
             config = _descriptor(document.get("config"))
             if config is not None:
                 blobs.append(config)
+                config_type = config.media_type
+            elif document.get("config") is not None:  # of another algorithm
+                config_type = document["config"].get("mediaType", "")
             blobs.extend(_descriptors(document, "layers"))
             blobs.extend(_descriptors(document, "blobs"))
         subject = document.get("subject")
@@ -84,7 +87,7 @@ class ManifestLinks:
             tuple(manifests),
             tuple(blobs),
             subject.digest if subject else None,
-            _artifact_type(document, annotations, config),
+            _artifact_type(document, annotations, config_type),
             annotations or None,
             config,
         )
@@ -155,13 +158,13 @@ def _read(document: Any) -> Descriptor | None:
 
 
 def _artifact_type(
-    document: Mapping[str, Any], annotations: Mapping[str, str], config: Descriptor | None
+    document: Mapping[str, Any], annotations: Mapping[str, str], config_type: str | None
 ) -> str | None:
     """distribution-spec 1.1, "Listing Referrers": artifactType, else the config's media type."""
     own = document.get("artifactType")
     if isinstance(own, str) and own:
         return own
     prototype = annotations.get(PROTOTYPE_TYPE)
-    if prototype and (config is None or config.media_type in _GENERIC_CONFIGS):
+    if prototype and (config_type is None or config_type in _GENERIC_CONFIGS):
         return prototype
-    return (config.media_type or None) if config else None
+    return config_type or None

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary, ref
 
 from mirror.oci.descriptor import Descriptor
 from mirror.oci.digest import Digest
@@ -18,7 +17,7 @@ from mirror.sources.keeping import keep
 from mirror.sources.policy import Policy
 from mirror.sources.source import Found, Origin
 from mirror.sources.staleness import Freshness, Kept, Question
-from mirror.store.lists import TAGS, CachedList
+from mirror.store.lists import TAGS
 from mirror.store.repository import CachedRepository
 from mirror.upstream.client import UpstreamClient
 from mirror.upstream.errors import NoReferrersApi, NotFound
@@ -63,7 +62,6 @@ class ProxiedLists:
         self._cached = cached
         # Repositories whose tags are being listed, of which the first page is there.
         self._coming: set[Name] = set()
-        self._later = _LaterTags()
         self._has_api = False
         self._no_api_until = 0.0
 
@@ -71,8 +69,9 @@ class ProxiedLists:
         """A page of the upstream's tags; of the cached ones where the list was never had and cannot be."""
         await repository.ready_list(TAGS)
         cached = repository.list(TAGS)
-        tags = self._later.added(repository, cached) if cached else None
-        kept = Kept(tags, cached.fetched_at) if cached and tags is not None else None
+        kept = None
+        if cached is not None and cached.tags is not None:
+            kept = Kept(_with_later(repository, cached.tags, cached.fetched_at), cached.fetched_at)
         question = Question(
             repository.name,
             # No tag's own key: none has a space.
@@ -125,6 +124,8 @@ class ProxiedLists:
         return self._policy.refuse_gone and not isinstance(error, Unavailable)
 
     async def _ask_tags(self, repository: CachedRepository) -> Sequence[str]:
+        # A list is as old as the question (RFC 9111, 4.2.3): what comes while its pages do may be missing.
+        asked_at = time.time()
         try:
             found = await self._client.tags(
                 repository.name.repository, on_page=lambda: self._coming.add(repository.name)
@@ -132,8 +133,8 @@ class ProxiedLists:
         finally:
             self._coming.discard(repository.name)
         tags = sorted(set(found))
-        await keep("list", repository.name, lambda: repository.put_list(TAGS, {"tags": tags}))
-        return tags
+        await keep("list", repository.name, lambda: repository.put_list(TAGS, {"tags": tags}, asked_at))
+        return _with_later(repository, tags, asked_at)
 
     async def _ask_referrers(self, repository: CachedRepository, subject: Digest) -> Sequence[Descriptor]:
         if time.monotonic() >= self._no_api_until:
@@ -166,32 +167,17 @@ class ProxiedLists:
         return found
 
 
-class _LaterTags:
-    """Tags that were fetched since their upstream's list was: it has them, whatever the older list says."""
-
-    def __init__(self) -> None:
-        # What a list became, and of what: worked out anew when another tag is cached, or another list.
-        self._known: WeakKeyDictionary[
-            CachedRepository, tuple[ref[CachedList], Sequence[str], Sequence[str] | None]
-        ] = WeakKeyDictionary()
-
-    def added(self, repository: CachedRepository, listed: CachedList) -> Sequence[str] | None:
-        """The list with them, in ASCII order; None where it is no list of tags."""
-        own = repository.tags()
-        if listed.tags is None or not own:
-            return listed.tags
-        known = self._known.get(repository)
-        if known is None or known[0]() is not listed or known[1] is not own:
-            known = self._known[repository] = (ref(listed), own, _joined(repository, own, listed))
-        return listed.tags if known[2] is None else known[2]
-
-
-def _joined(repository: CachedRepository, own: Sequence[str], listed: CachedList) -> Sequence[str] | None:
-    """None where nothing is to be added."""
-    there = set(listed.tags or ())
-    found = [(tag, repository.tag(tag)) for tag in own if tag not in there]
-    later = [tag for tag, cached in found if cached and cached.fetched_at > listed.fetched_at]
-    return sorted([*there, *later]) if later else None
+def _with_later(repository: CachedRepository, listed: Sequence[str], asked_at: float) -> Sequence[str]:
+    """A list of tags, in ASCII order, with those fetched since it was asked for: its upstream has them too."""
+    later = repository.tags_since(asked_at)
+    if not later:
+        return listed
+    joined = list(listed)
+    for tag in later:
+        at = bisect_left(joined, tag)
+        if joined[at : at + 1] != [tag]:
+            joined.insert(at, tag)
+    return joined
 
 
 def _document(descriptors: Sequence[Descriptor]) -> dict[str, Any]:

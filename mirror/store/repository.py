@@ -8,7 +8,7 @@ seen by the next request.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +123,11 @@ class CachedRepository:
         """In ASCII order."""
         self._current_table()
         return self._file.sorted_tags()
+
+    def tags_since(self, fetched_at: float) -> Sequence[str]:
+        """Those that were fetched at this time, in Unix seconds, or later; in any order."""
+        self._current_table()
+        return self._file.tags_since(fetched_at)
 
     def records(self) -> tuple[dict[str, Record], dict[Digest, Record]]:
         """Copies of all tags and all manifests, untagged ones included."""

@@ -1,7 +1,7 @@
 """The tags and manifests of one repository, in `_index.json` and `_journal`, and what was last read of them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
@@ -24,6 +24,7 @@ class TableFile:
         self._stamp: _Stamp | None = None
         self._mark: Mark | None = None
         self._lines = 0
+        self._since: tuple[object, Sequence[str]] = (None, ())
 
     def unchanged(self) -> bool:
         """Whether `table` is what the files say; two stats."""
@@ -58,6 +59,15 @@ class TableFile:
     def sorted_tags(self) -> tuple[str, ...]:
         with self._mutex:
             return self.table.sorted_tags()
+
+    def tags_since(self, fetched_at: float) -> Sequence[str]:
+        """Those that were fetched then or later; looked for anew when the time or the files are others."""
+        with self._mutex:
+            key = (fetched_at, self._stamp, self._mark)
+            if self._since[0] != key:
+                found = [tag for tag, record in self.table.tags.items() if record.fetched_at >= fetched_at]
+                self._since = (key, found)
+            return self._since[1]
 
     def append(self, lines: list[str]) -> None:
         """Write lines of the journal and take them in; now and then the index. Raises OSError where nothing was."""

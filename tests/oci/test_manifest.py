@@ -164,7 +164,9 @@ def test_what_has_a_digest_of_an_algorithm_that_is_not_known_here_is_passed_over
     assert [child.digest for child in index.children()] == [DIGEST]
     image = parse({"config": foreign, "layers": [DESCRIPTOR, foreign], "subject": foreign})
     assert [child.digest for child in image.children()] == [DIGEST]
-    assert (image.config, image.subject) == (None, None)
+    assert (image.config, image.subject, image.artifact_type) == (None, None, DESCRIPTOR["mediaType"])
+    with pytest.raises(ManifestInvalid, match="size"):
+        parse({"manifests": [{**foreign, "size": -1}]})
 
 
 @pytest.mark.parametrize(

@@ -439,7 +439,7 @@ async def test_one_mirrors_revalidation_is_the_others_too(tmp_path: Path, hub: H
 def checked_at(index: Path) -> float:
     """When a tag was last checked, as the mirrors over one cache tell each other."""
     with contextlib.closing(sqlite3.connect(index)) as database:
-        checked: float = database.execute("SELECT max(checked) FROM uses").fetchone()[0]
+        checked: float = database.execute("SELECT coalesce(max(checked), 0) FROM uses").fetchone()[0]
         return checked
 
 

@@ -66,7 +66,7 @@ async def test_a_tag_that_was_pulled_since_the_list_was_had_is_in_it(tmp_path: P
         assert (await mirror.get(f"{TAGS}?last=0")).json()["tags"] == ["1", "2"]
         assert len(hub.requests) == asked
     await hub.refuse()
-    async with pulling(tmp_path, {HOST: upstream(hub, **ALWAYS)}) as mirror:
+    async with pulling(tmp_path, {HOST: upstream(hub, **ALWAYS, stale_after="20s")}) as mirror:
         assert (await mirror.get(TAGS)).json()["tags"] == ["0", "1", "2"], "also of a stale list"
         await hub.accept()
         del hub.repositories[APP].tags["0"]
@@ -75,6 +75,23 @@ async def test_a_tag_that_was_pulled_since_the_list_was_had_is_in_it(tmp_path: P
         mirror.running.listener.registry._known.clear()
         hub.fault(Status(500))
         assert (await mirror.get(TAGS)).json()["tags"] == ["1", "2"]
+
+
+async def test_a_tag_that_was_pulled_while_the_list_came_is_in_it(tmp_path: Path, hubs: Hubs) -> None:
+    hub = await hubs(page_size=1)
+    image = hub.image(APP, "1")
+    hub.keep(APP, image, "5")
+    release = asyncio.Event()
+    second = hub.fault(Stall(release, None), kind="tags", skip=1, times=1)
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        asking = asyncio.create_task(mirror.get(TAGS))
+        await eventually(lambda: second.hits)
+        hub.keep(APP, image, "0")
+        await pull(mirror, image, "0")
+        release.set()
+        assert (await asking).json()["tags"] == ["0", "1", "5"]
+        mirror.running.listener.registry._known.clear()
+        assert (await mirror.get(TAGS)).json()["tags"] == ["0", "1", "5"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 429, 500])
