@@ -38,6 +38,7 @@ def check(config: Config, document: Document, broken: Collection[KeyPath]) -> No
     `config` is what it says without what is `broken`: nothing is concluded from the absence of that.
     """
     _check_folders(config, document, broken)
+    _check_names(config, document)
     written = document.at(("upstreams",))
     for key in written if isinstance(written, dict) else ():
         path = ("upstreams", key)
@@ -77,6 +78,18 @@ def _check_folders(config: Config, document: Document, broken: Collection[KeyPat
             document.problem(cache_path, found, "a folder outside: the cache would be searched for layouts")
         elif cache in folder.parents:
             document.problem(path, f"{root.path}, inside the cache {config.cache.path}", "a folder outside the cache")
+
+
+def _check_names(config: Config, document: Document) -> None:
+    """A name of this mirror's own is taken off what clients ask for, so nothing of an upstream called so is found."""
+    written = document.at(("names",))
+    for index, name in enumerate(written if isinstance(written, list) else ()):
+        try:
+            host = registry_host(name)
+        except Expected:
+            continue
+        if host in config.upstreams:
+            document.problem(("names", index), f"{host}, which is an upstream too", "names of this mirror alone")
 
 
 def _real(path: Path) -> Path:

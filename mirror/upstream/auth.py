@@ -244,5 +244,6 @@ def _parse(host: str, content: bytes) -> _Token:
         raise BadAnswer(host, "its token service answered without a usable token")
     expires: Any = document.get("expires_in")
     usable = isinstance(expires, int | float) and not isinstance(expires, bool) and expires > 0
-    seconds = min(float(expires), _MAX_EXPIRY_SECONDS) if usable else DEFAULT_EXPIRY_SECONDS
+    # Compared as it is: a number of four hundred digits is none that a float holds.
+    seconds = float(min(expires, _MAX_EXPIRY_SECONDS)) if usable else DEFAULT_EXPIRY_SECONDS
     return _Token(value, time.monotonic() + seconds - min(_EARLY_SECONDS, seconds * _EARLY_SHARE))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 # Read piece by piece: one expression for a whole header could be made to try for ever.
 _TARGET = re.compile(r"[\s,]*<([^>]*)>")
-_PARAMETER = re.compile(r"\s*;\s*([^\s;,=\"<>]+)(?:\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"<>]+)))?")
+_PARAMETER = re.compile(r"\s*;\s*([^\s;,=\"<>]+)(?:\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;,\"<>]+)))?")
 
 
 def parse_next(headers: Iterable[str]) -> str | None:

@@ -19,6 +19,15 @@ def test_an_upstream_without_keys_is_asked_by_https_at_its_host(read: Load) -> N
     assert upstreams[Host("quay.io")].realms == ()
 
 
+@pytest.mark.parametrize("name", ["Quay.io", "quay.io:443"])
+def test_a_name_of_the_mirror_that_is_an_upstream_too_is_refused(refuse: Refuse, name: str) -> None:
+    """Else quay.io/team/app would be answered as team/app, which is docker.io's."""
+    problems = refuse(f"upstreams: {{docker.io: {{}}, quay.io: {{}}}}\nnames: [mirror.example, '{name}']")
+    assert problems == (
+        "config.yaml:2: names[1]: found quay.io, which is an upstream too, expected names of this mirror alone"
+    )
+
+
 @pytest.mark.parametrize("host", ["docker.io", "index.docker.io", "Registry-1.Docker.IO:443"])
 def test_docker_io_has_its_own_endpoint_and_realm_in_any_spelling(read: Load, host: str) -> None:
     config = read(f"upstreams: {{'{host}': {{}}}}")

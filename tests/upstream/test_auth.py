@@ -1,6 +1,7 @@
 """Who we are to an upstream: anonymous, basic, bearer; tokens are few, and go where they belong."""
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,16 @@ async def test_a_token_is_renewed_before_it_expires(hubs: Hubs, connect: Connect
     assert [request.status for request in hub.select(kind="manifest")].count(401) == 1
     assert hub.count(kind="token") == 2
     assert DEFAULT_EXPIRY_SECONDS == 60
+
+
+@pytest.mark.parametrize("seconds", ["1" + "0" * 400, "1e400", "-1", "0", "null", '"soon"', "true"])
+async def test_a_token_is_used_however_long_it_is_said_to_last(hubs: Hubs, connect: Connect, seconds: str) -> None:
+    bearer = Bearer()
+    hub = await hubs(auth=bearer)
+    hub.image("a", "1")
+    bearer.issuer.tokens["secret-token"] = (frozenset({"repository:a:pull"}), math.inf)
+    hub.fault(Status(200, body=f'{{"token": "secret-token", "expires_in": {seconds}}}'.encode()), kind="token")
+    assert (await (await connect(hub)).head_manifest("a", "1")).digest
 
 
 async def test_a_revoked_token_is_replaced_once(hubs: Hubs, connect: Connect) -> None:

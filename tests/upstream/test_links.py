@@ -15,6 +15,7 @@ from mirror.upstream.links import parse_next
         ("</x>;rel=NEXT", "/x"),
         ('</x>; title="a, <b>; rel=prev"; rel="last next"', "/x"),
         ('</first>; rel="first", </x,y;z>; rel="next"', "/x,y;z"),
+        (r'</x>; title="a; rel=\"prev\", b"; rel="next"', "/x"),
         ('</x>; rel="prev"', None),
         ("</x>; rel=nextish", None),
         ("</x>", None),
