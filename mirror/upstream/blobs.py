@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
-from mirror.upstream.errors import BadAnswer, RangeRefused, Unauthorized, UpstreamError
+from mirror.upstream.errors import BadAnswer, RangeRefused, UpstreamError
 from mirror.upstream.exchange import Exchange
 from mirror.upstream.http import Answer
-from mirror.upstream.manifests import HEAD_REFUSED
+from mirror.upstream.manifests import refuses_head
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:(\d{1,18})|\*)")
 
@@ -29,7 +29,7 @@ async def blob_size(exchange: Exchange, repository: str, digest: Digest, expecte
     try:
         answer = await exchange.ask("HEAD", repository, url, {})
     except UpstreamError as error:
-        if not _head_only(error):
+        if not refuses_head(error):
             raise
     else:
         size = answer.length_bytes
@@ -48,13 +48,6 @@ async def blob_size(exchange: Exchange, repository: str, digest: Digest, expecte
     if total is None:
         raise BadAnswer(exchange.host, "it does not say how large a blob is", elsewhere=answer.elsewhere)
     return total
-
-
-def _head_only(error: UpstreamError) -> bool:
-    """Whether GET may succeed where HEAD met this."""
-    if isinstance(error, BadAnswer):
-        return error.status in HEAD_REFUSED
-    return isinstance(error, Unauthorized) and error.elsewhere
 
 
 def _total(answer: Answer) -> int | None:

@@ -1,9 +1,19 @@
 """HTTP connections of one endpoint: to itself, to its token services, and to hosts that redirects lead to."""
 
+import asyncio
 import ssl
+from types import SimpleNamespace
 from typing import Literal
 
-from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, ThreadedResolver
+from aiohttp import (
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+    ThreadedResolver,
+    TraceConfig,
+    TraceRequestHeadersSentParams,
+)
 
 from mirror import __version__
 from mirror.upstream.addresses import AddressGate
@@ -39,6 +49,19 @@ def tls_context(settings: TlsSettings, *, with_certificate: bool) -> ssl.SSLCont
             key = f" and client_key: {settings.client_key}" if settings.client_key else ""
             raise OSError(f"client_cert: {settings.client_cert}{key}: {error}") from None
     return context
+
+
+def first_byte_timed(seconds: float) -> TraceConfig:
+    """Has the time-out that a request brings as its context run for so long from when its head was sent."""
+
+    async def sent(session: ClientSession, context: SimpleNamespace, params: TraceRequestHeadersSentParams) -> None:
+        running = context.trace_request_ctx
+        if isinstance(running, asyncio.Timeout) and not running.expired():
+            running.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    trace = TraceConfig()
+    trace.on_request_headers_sent.append(sent)
+    return trace
 
 
 class Connections:
@@ -84,6 +107,7 @@ class Connections:
             trust_env=False,
             proxy=self.settings.proxy_url,
             read_bufsize=READ_BYTES,
+            trace_configs=[first_byte_timed(self.settings.first_byte_timeout_seconds)],
         )
 
     async def close(self) -> None:

@@ -119,11 +119,12 @@ async def send(
 ) -> Answer:
     """One request; redirects are not followed, no status is an error. Raises Refused, TimedOut, BadAnswer."""
     settings, elsewhere = connections.settings, role == "elsewhere"
+    # Once the request is out, `first_byte_timed` makes it the time that an answer has to begin in.
     limit = settings.connect_timeout_seconds + settings.first_byte_timeout_seconds
     with translated(settings.host, elsewhere=elsewhere, doing=f"asking {url.host}"):
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(limit) as running:
             response = await connections.session(role).request(
-                method, url, headers=headers, data=form, allow_redirects=False
+                method, url, headers=headers, data=form, allow_redirects=False, trace_request_ctx=running
             )
     return Answer(settings.host, response, settings.idle_timeout_seconds, elsewhere)
 

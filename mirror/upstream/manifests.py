@@ -7,12 +7,12 @@ from mirror.oci.errors import DigestInvalid
 from mirror.oci.manifest import MAX_MANIFEST_BYTES
 from mirror.oci.media_types import ACCEPT
 from mirror.upstream.answers import UpstreamManifest, UpstreamManifestHead
-from mirror.upstream.errors import BadAnswer
+from mirror.upstream.errors import BadAnswer, NotFound, Unauthorized, UpstreamError
 from mirror.upstream.exchange import Exchange
 from mirror.upstream.http import Answer
 
 # How registries refuse HEAD.
-HEAD_REFUSED = frozenset({405, 501})
+_HEAD_REFUSED = frozenset({400, 405, 406, 501})
 # Beyond this, hashing takes longer than the event loop should stand still.
 _INLINE_BYTES = 256 * 1024
 
@@ -22,8 +22,8 @@ async def head_manifest(exchange: Exchange, repository: str, reference: str) -> 
     url = exchange.url(repository, f"manifests/{reference}")
     try:
         answer = await exchange.ask("HEAD", repository, url, {"Accept": ACCEPT})
-    except BadAnswer as error:
-        if error.status not in HEAD_REFUSED:
+    except UpstreamError as error:
+        if not refuses_head(error):
             raise
         found = await get_manifest(exchange, repository, reference)
         return UpstreamManifestHead(found.digest, found.media_type, len(found.content), found.etag)
@@ -32,6 +32,13 @@ async def head_manifest(exchange: Exchange, repository: str, reference: str) -> 
     )
     answer.close()
     return with_digest
+
+
+def refuses_head(error: UpstreamError) -> bool:
+    """Whether GET may succeed where HEAD met this: some have no HEAD, and some signed URLs are for GET only."""
+    if isinstance(error, BadAnswer):
+        return error.status in _HEAD_REFUSED
+    return error.elsewhere and isinstance(error, Unauthorized | NotFound)
 
 
 async def get_manifest(exchange: Exchange, repository: str, reference: str) -> UpstreamManifest:

@@ -118,7 +118,8 @@ async def test_time_runs_out_where_the_configuration_says(tmp_path: Path, hub: H
     hub.fault(BlackHole(), kind="tags")
     hub.fault(Stall(asyncio.Event(), 10), kind="manifest")
     hub.fault(Drip(400), kind="blob")
-    keys = {"first_byte_timeout": "200ms", "idle_timeout": "200ms"}
+    # The time for a connection is no part of it.
+    keys = {"connect_timeout": "1h", "first_byte_timeout": "200ms", "idle_timeout": "200ms"}
     async with pulling(tmp_path, {HOST: upstream(hub, **keys)}) as mirror:
         for target in (path("tags", ""), path("manifests", "1")):
             began = time.monotonic()

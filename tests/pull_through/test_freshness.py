@@ -8,10 +8,12 @@ import sqlite3
 import time
 from pathlib import Path
 
+import pytest
+
 from mirror.oci.errors import Unknown
 from mirror.store.cache import Cache
 from mirror.store.lists import TAGS
-from tests.hub import BlackHole, Hub, NoDigest, Reset, Stall, Status, eventually
+from tests.hub import BlackHole, Hub, NoDigest, Redirect, Reset, Stall, Status, eventually
 from tests.hub.content import build_image
 from tests.hub.fixtures import Hubs
 from tests.pull_through.asking import APP, HOST, check_cache, forget_run, path, pull, pulling, upstream
@@ -74,13 +76,30 @@ async def test_a_moved_tag_costs_a_head_and_a_get(tmp_path: Path, hub: Hub) -> N
         assert len(hub.requests) == asked
 
 
-async def test_where_head_is_refused_get_revalidates(tmp_path: Path, hub: Hub) -> None:
+@pytest.mark.parametrize("status", [400, 405, 406, 501])
+async def test_where_head_is_refused_get_revalidates(tmp_path: Path, hub: Hub, status: int) -> None:
     image = hub.image(APP, "1")
-    hub.fault(Status(405), method="HEAD")
+    hub.fault(Status(status), method="HEAD")
     async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:
         await pull(mirror, image, "1")
         assert "Age" not in (await mirror.get(TAG)).headers
         moved = hub.image(APP, "1", files={"new": b""})
+        answer = await mirror.get(TAG)
+        assert (answer.body, "Age" in answer.headers) == (moved.content, False)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_where_a_redirect_leads_to_what_is_for_get_only_get_revalidates(
+    tmp_path: Path, hubs: Hubs, status: int
+) -> None:
+    """As signed URLs are: else a tag that can be pulled would never move."""
+    hub, store = await hubs(), await hubs()
+    store.image(APP, "1")
+    store.fault(Status(status), method="HEAD")
+    hub.fault(Redirect(f"{store.url}/v2/{APP}/manifests/1"), kind="manifest")
+    async with pulling(tmp_path, {HOST: upstream(hub, tag_ttl="0s")}) as mirror:
+        assert (await mirror.get(TAG)).status == 200
+        moved = store.image(APP, "1", files={"new": b""})
         answer = await mirror.get(TAG)
         assert (answer.body, "Age" in answer.headers) == (moved.content, False)
 
