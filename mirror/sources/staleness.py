@@ -1,5 +1,6 @@
 """Fresh, revalidated or stale: one way to decide for tags, tag lists and referrers lists alike."""
 
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -17,6 +18,8 @@ from mirror.store.index import CacheIndex
 from mirror.upstream.errors import NotFound, UpstreamError
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 # How long an answer may be given again without a look at the files: another process may have changed them.
 LOOK_AGAIN_SECONDS = 1.0
@@ -87,6 +90,10 @@ class Freshness:
                     raise translated(error, question.unknown) from error
                 return self._stale(question, kept, age)
             except (OciError, TimeoutError):
+                return self._stale(question, kept, age)
+            except Exception:
+                # Whatever nobody foresaw of an upstream: what is cached is never refused for it.
+                log.exception("asking %s for %s failed", self._host, question.name)
                 return self._stale(question, kept, age)
             self.negatives.drop(question.name, question.reference)
         status = "hit" if value is kept.value else "fwd=stale; stored"
