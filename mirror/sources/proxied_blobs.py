@@ -22,7 +22,7 @@ from mirror.store.feed import Incoming
 from mirror.store.pull import LikelySize, Pull
 from mirror.store.repository import CachedRepository
 from mirror.upstream.client import UpstreamClient
-from mirror.upstream.errors import UpstreamError
+from mirror.upstream.errors import SizeUntold, UpstreamError
 
 
 class ProxiedBlobs:
@@ -116,8 +116,7 @@ class ProxiedBlobs:
         pull = await stack.enter_async_context(
             self._blobs.join(digest, None, supply.fetch, supplier=str(repository.name), prove=prove)
         )
-        likely_size = partial(asyncio.to_thread, listed_size, repository, digest, self._read)
-        size = await self._started(pull, question, likely_size)
+        size = await self._started(pull, question, partial(self._listed_size, repository, digest))
         linking = self._linking(repository, digest, size if pull.is_certain else None)
         if linking is not None or not pull.collapsed:  # else one before this one has done so
             self._freshness.negatives.drop(question.name, question.reference)
@@ -172,10 +171,21 @@ class ProxiedBlobs:
 
         return self._links.begin((repository.name, digest, size), link)
 
+    async def _listed_size(self, repository: CachedRepository, digest: Digest) -> int | None:
+        return await asyncio.to_thread(listed_size, repository, digest, self._read)
+
     def _question(self, repository: CachedRepository, digest: Digest) -> Question[int]:
         async def ask() -> int:
             told = await self._blobs.told_size(digest)
-            size = await self._client.stat_blob(repository.name.repository, digest, expected_bytes=told)
+            listed = await self._listed_size(repository, digest) if told is None else None
+            expected = listed if told is None else told
+            try:
+                size = await self._client.stat_blob(repository.name.repository, digest, expected_bytes=expected)
+            except SizeUntold:
+                if listed is None:
+                    raise
+                # Not linked: whoever answers every path with 200 would have it so.
+                return listed
             _check_size(digest, size, told)
             await self._link(repository, digest, size)
             return size
@@ -209,7 +219,8 @@ class _Supply:
         name = self._repository.name
         try:
             async with self._client.open_blob(name.repository, self._digest, start, etag, stop=stop) as body:
-                yield Incoming(body.start, body.total_size, body.etag, self._translated(body.chunks))
+                chunks = self._translated(body.chunks)
+                yield Incoming(body.start, body.total_size, body.etag, chunks, body.doubt)
         except UpstreamError as error:
             raise self._error(error) from error
 

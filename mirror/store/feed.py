@@ -18,12 +18,16 @@ MAX_PAUSE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One answer of an upstream: bytes from `start` on. `total_size` is the whole blob's, in bytes, where told."""
+    """One answer of an upstream: bytes from `start` on. `total_size` is the whole blob's, in bytes, where told.
+
+    `doubt` is to be called where the bytes turn out to be wrong.
+    """
 
     start: int
     total_size: int | None
     etag: str | None
     chunks: AsyncIterator[bytes]
+    doubt: Callable[[], None] = lambda: None
 
 
 class Fetch(Protocol):
@@ -75,7 +79,7 @@ class Feed:
         size: int | None = None,
         mark: Mark | None = None,
         begun: bool = False,
-        on_answer: Callable[[str, int | None], None] = lambda supplier, size: None,
+        on_answer: Callable[[str, int | None, Incoming], None] = lambda supplier, size, incoming: None,
         on_error: Callable[[str, Exception], None] = lambda supplier, error: None,
     ) -> None:
         self.size = size
@@ -142,7 +146,7 @@ class Feed:
         self._current = supplier
         self._skip = self._position - incoming.start
         self._answered = True
-        self._on_answer(supplier, self.size)
+        self._on_answer(supplier, self.size, incoming)
 
     def _trim(self, chunk: bytes) -> bytes:
         """What of a chunk lies behind the bytes already had."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from mirror.oci.digest import Digest
 from mirror.oci.errors import Unavailable, Unknown
-from mirror.store.feed import Feed, Fetch, Mark, Patience, WrongContent
+from mirror.store.feed import Feed, Fetch, Incoming, Mark, Patience, WrongContent
 from mirror.store.parts import Files, Part
 from mirror.store.progress import VERIFY_FIRST_BYTES, Progress
 from mirror.store.pump import StorageFailed
@@ -57,6 +57,8 @@ class Job:
     answered_by: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
     _answering: str | None = None
+    # What to call where the bytes that came so far are wrong.
+    _doubts: list[Callable[[], None]] = field(default_factory=list)
     _begun: tuple[float, int] | None = None
 
     def feed(self, size: int | None, mark: Mark | None = None) -> Feed:
@@ -79,13 +81,17 @@ class Job:
             return found and self.errors[supplier]
         return Unavailable() if isinstance(found, Unknown) else found
 
-    def ask_another_first(self) -> None:
-        """What came was wrong: the next reading begins with a supplier other than the one that gave it."""
+    def doubt(self) -> None:
+        """What came was wrong: the next reading begins with somebody else than who gave it."""
+        for doubt in self._doubts:
+            doubt()
+        self._doubts.clear()
         if self._answering in self.suppliers:
             self.suppliers[self._answering] = self.suppliers.pop(self._answering)
 
-    def _answered(self, supplier: str, size: int | None) -> None:
+    def _answered(self, supplier: str, size: int | None, incoming: Incoming) -> None:
         self._answering = supplier
+        self._doubts.append(incoming.doubt)
         self.progress.is_coming = True
         if self.progress.size is None:
             self.answered_by.add(supplier)

@@ -37,6 +37,7 @@ async def lead(job: Job, part: Part) -> bool:
             return await _judge(job, part, stock.held == size)
         await _fetch(job, part, size, stock)
     except WrongContent:
+        job.doubt()
         await to_the_end(part.drop)
         raise
     finally:
@@ -169,7 +170,7 @@ async def _collect(job: Job, part: Part | None, before: bytes, chunks: Chunks) -
             if not tries_left:
                 raise
             log.warning("blob %s: %s; asking again", job.digest, error)
-            job.ask_another_first()
+            job.doubt()
             before, chunks = b"", job.feed(job.expected_size).chunks(0)
     job.progress.complete(len(content), content)
     if part is not None:

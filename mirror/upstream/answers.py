@@ -1,6 +1,6 @@
 """What an upstream answered: plain values."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
@@ -37,3 +37,5 @@ class UpstreamBody:
     start: int
     etag: str | None
     chunks: AsyncIterator[bytes]
+    # To be called where the bytes turn out to be wrong.
+    doubt: Callable[[], None]

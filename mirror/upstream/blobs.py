@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from mirror.oci.digest import Digest
-from mirror.upstream.errors import BadAnswer, RangeRefused, UpstreamError
+from mirror.upstream.errors import BadAnswer, RangeRefused, SizeUntold, UpstreamError
 from mirror.upstream.exchange import Exchange
 from mirror.upstream.http import Answer
 from mirror.upstream.manifests import refuses_head
@@ -46,7 +46,7 @@ async def blob_size(exchange: Exchange, repository: str, digest: Digest, expecte
     total = _total(answer)
     answer.close()
     if total is None:
-        raise BadAnswer(exchange.host, "it does not say how large a blob is", elsewhere=answer.elsewhere)
+        raise SizeUntold(exchange.host, "it does not say how large a blob is", elsewhere=answer.elsewhere)
     return total
 
 

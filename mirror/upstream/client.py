@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from typing import Self, TypeVar
 
 from mirror.oci.descriptor import Descriptor
@@ -10,13 +11,15 @@ from mirror.oci.digest import Digest, is_digest
 from mirror.oci.errors import DigestInvalid
 from mirror.oci.names import is_repository, is_tag
 from mirror.upstream.answers import UpstreamBody, UpstreamManifest, UpstreamManifestHead
-from mirror.upstream.blobs import blob_size, body_chunks, open_blob_at
+from mirror.upstream.blobs import BlobHead, blob_size, body_chunks, open_blob_at
 from mirror.upstream.breaker import Breaker, BreakerState, MemoryBreakerState
 from mirror.upstream.connections import Connections, tls_context
 from mirror.upstream.errors import NotFound, TimedOut
 from mirror.upstream.events import Observe, ignore
 from mirror.upstream.exchange import Exchange
 from mirror.upstream.failover import FailOver, Work
+from mirror.upstream.given import Given
+from mirror.upstream.http import Answer
 from mirror.upstream.lists import list_referrers, list_tags
 from mirror.upstream.manifests import get_manifest, head_manifest
 from mirror.upstream.settings import Capability, UpstreamSettings
@@ -45,6 +48,7 @@ class UpstreamClient:
         self._breaker_state = breaker_state
         self._exchanges: list[Exchange] = []
         self._failover = FailOver(settings, self._exchanges)
+        self._given = Given()
         self._small_slots = asyncio.Semaphore(SMALL_REQUESTS)
         self._blob_slots = asyncio.Semaphore(settings.max_connections)
 
@@ -130,20 +134,34 @@ class UpstreamClient:
     ) -> AsyncIterator[UpstreamBody]:
         """A blob from byte `start` to before `stop`, or to its end; with `etag`, only if it is the same (If-Range).
 
-        Retried until the head came; what happens to the body is the caller's to resume. `body.start` is 0 where the
+        Retried until the head came; what happens to the body is the caller's to resume. An error raised within the
+        context, or `body.doubt`, has the endpoint asked last for this blob from then on. `body.start` is 0 where the
         upstream sends it all. Raises RangeRefused when there is no byte at `start`. The deadline is for the head.
         """
+
+        async def opened(one: Exchange) -> tuple[str, Answer, BlobHead]:
+            url = one.endpoint.url
+            answer, head = await open_blob_at(
+                one, repository, digest, start, self._given.etag_for(digest, etag, url), stop=stop
+            )
+            return url, answer, head
+
         _check(self.settings.host, repository)
         async with AsyncExitStack() as stack:
             await self._blob_slot(stack, deadline_seconds)
-            answer, head = await self._failover.run(
-                "pull",
-                lambda one: open_blob_at(one, repository, digest, start, etag, stop=stop),
-                deadline_seconds,
+            url, answer, head = await self._failover.run(
+                "pull", opened, deadline_seconds, last=self._given.doubted(digest)
             )
             stack.callback(answer.close)
             chunks = await stack.enter_async_context(aclosing(body_chunks(answer)))
-            yield UpstreamBody(head.total_size, head.start, answer.headers.get("ETag"), chunks)
+            given_etag = answer.headers.get("ETag")
+            self._given.note_etag(digest, given_etag, url)
+            doubt = partial(self._given.doubt, digest, url)
+            try:
+                yield UpstreamBody(head.total_size, head.start, given_etag, chunks, doubt)
+            except Exception:
+                doubt()
+                raise
 
     async def tags(
         self,

@@ -64,6 +64,10 @@ class RedirectRefused(BadAnswer):
     retry = False
 
 
+class SizeUntold(BadAnswer):
+    """It has the blob, and says nowhere how large it is."""
+
+
 class NotFound(UpstreamError):
     """404 or 410. `code` is the specification's, where the body gave one: NAME_UNKNOWN, MANIFEST_UNKNOWN, …"""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeVar
 
@@ -37,24 +37,31 @@ class FailOver:
         work: Work[T],
         deadline_seconds: float | None = None,
         slots: AbstractAsyncContextManager[object] | None = None,
+        *,
+        last: Collection[str] = (),
     ) -> T:
-        """What `work` gives for the first endpoint that has it. Each try holds one of the `slots`.
+        """What `work` gives for the first endpoint that has it, those whose URL is in `last` behind the others. Each
+        try holds one of the `slots`.
 
         Raises the UpstreamError that says most where none has: "not found" only when every endpoint said so. Within
         `deadline_seconds`, where given, there is an answer or an error.
         """
         try:
             async with asyncio.timeout(deadline_seconds) as limit:
-                return await self._rounds(capability, work, slots or nullcontext(), self._patience(limit.when()))
+                candidates = self._candidates(capability, last)
+                return await self._rounds(candidates, work, slots or nullcontext(), self._patience(limit.when()))
         except TimeoutError:
             raise TimedOut(self._host, f"no answer within {deadline_seconds:g} s") from None
 
-    async def _rounds(
-        self, capability: Capability, work: Work[T], slots: AbstractAsyncContextManager[object], stop_at: float
-    ) -> T:
-        candidates = [one for one in self._exchanges if capability in one.endpoint.capabilities]
-        if not candidates:
+    def _candidates(self, capability: Capability, last: Collection[str]) -> list[Exchange]:
+        found = [one for one in self._exchanges if capability in one.endpoint.capabilities]
+        if not found:
             raise Refused(self._host, f"no endpoint has the capability `{capability}`")
+        return sorted(found, key=lambda one: one.endpoint.url in last)
+
+    async def _rounds(
+        self, candidates: list[Exchange], work: Work[T], slots: AbstractAsyncContextManager[object], stop_at: float
+    ) -> T:
         errors: dict[Exchange, UpstreamError] = {}
         pause = self._settings.backoff_seconds
         for left in range(self._settings.retries, -1, -1):

@@ -53,6 +53,8 @@ async def get_manifest(exchange: Exchange, repository: str, reference: str) -> U
         content = await answer.read(MAX_MANIFEST_BYTES)
     finally:
         answer.close()
+    if _media_type(answer) == "text/html" and not content.lstrip().startswith(b"{"):
+        raise BadAnswer(exchange.host, "a web page in place of a manifest", elsewhere=answer.elsewhere)
     named = _digest(answer)
     asked = Digest(reference) if is_digest(reference) else None
     algorithm = (asked or named or _DEFAULT).algorithm

@@ -226,13 +226,14 @@ async def test_blobs_larger_than_the_cache_are_passed_through(tmp_path: Path, hu
         assert blob_files(mirror.cache) == []
 
 
+SET = asyncio.Event()
+SET.set()
+
+
 def untold(hub: Hub, release: asyncio.Event | None = None) -> None:
     """Blobs come without a length; where there is something to wait for, behind 2 MiB."""
     hub.heal()
-    waited_for = release or asyncio.Event()
-    if release is None:
-        waited_for.set()
-    hub.fault(NoLength(waited_for, 2 * MIB), method="GET", kind="blob")
+    hub.fault(NoLength(release or SET, 2 * MIB), method="GET", kind="blob")
 
 
 def image_with(hub: Hub, content: bytes, listed_bytes: int) -> Image:
@@ -280,6 +281,21 @@ async def test_a_body_of_untold_length_that_no_manifest_lists_comes_when_it_is_w
         assert (await mirror.get(target)).body == content
 
 
+@pytest.mark.parametrize("said", [NoLength(SET, 0), Status(200), Status(405)], ids=["nothing", "0", "refused"])
+async def test_head_of_a_cold_blob_says_what_its_manifest_lists_where_its_upstream_does_not(
+    tmp_path: Path, hub: Hub, said: NoLength | Status
+) -> None:
+    image = image_with(hub, random_bytes(5000), 5000)
+    target = path("blobs", image.layers[-1])
+    async with pulling(tmp_path, {HOST: upstream(hub)}) as mirror:
+        assert (await mirror.get(path("manifests", "1"))).status == 200
+        hub.fault(said, method="HEAD", kind="blob")
+        if said != Status(200):
+            hub.fault(NoLength(SET, 0), method="GET", kind="blob")
+        answer = await mirror.head(target)
+        assert (answer.status, answer.headers["Content-Length"]) == (200, "5000")
+
+
 @pytest.mark.parametrize("listed_bytes", [2 * MIB + 1, 3 * MIB - 1, 3 * MIB + 1, 300 * MIB])
 async def test_a_manifest_that_lies_about_a_size_costs_one_cut_and_nobody_else_anything(
     tmp_path: Path, hubs: Hubs, listed_bytes: int
@@ -295,13 +311,13 @@ async def test_a_manifest_that_lies_about_a_size_costs_one_cut_and_nobody_else_a
     config = {"cache": {"path": str(tmp_path / "cache"), "max_size": "100MiB"}}
     async with pulling(tmp_path, keys, **config) as mirror:
         assert (await mirror.get(path("manifests", "1"))).status == 200
-        asking = asyncio.create_task(asyncio.to_thread(read_raw, mirror, target))
-        await eventually(lambda: gets(hub, digest))
-        assert (await mirror.head(beside)).headers["Content-Length"] == str(len(content))
-        release.set()
-        status, announced, came = await asking
-        assert (status, announced) == (200, listed_bytes)
-        assert came < announced
+        with Client(mirror.host) as client:
+            client.ask(target)
+            head = await asyncio.to_thread(client.head)
+            assert (head.status, head.headers["content-length"]) == (200, str(listed_bytes))
+            assert (await mirror.head(beside)).headers["Content-Length"] == str(len(content))
+            release.set()
+            assert len(await asyncio.to_thread(client.rest)) < listed_bytes
         await eventually(lambda: [file for file in blob_files(mirror.cache) if file.name == digest.hex])
         await hub.refuse()
         await other.refuse()
