@@ -59,7 +59,14 @@ class ProxiedBlobs:
                 size = repository.size(digest)  # on its way to the disk
             if size is not None and _is_of(repository, digest, size):
                 return Found(size, self._freshness.origin("hit", None, float("inf")))
-        size = await self._freshness.once(self._question(repository, digest))
+        try:
+            size = await self._freshness.once(self._question(repository, digest))
+        except OciError as error:
+            listed = await self._listed_size(repository, digest) if isinstance(error.__cause__, SizeUntold) else None
+            if listed is None:
+                raise
+            # It proves nothing: whoever answers every path with 200 would have every digest that a manifest lists.
+            size = listed
         return Found(size, self._freshness.origin("fwd=uri-miss", None, 0))
 
     @asynccontextmanager
@@ -179,13 +186,7 @@ class ProxiedBlobs:
             told = await self._blobs.told_size(digest)
             listed = await self._listed_size(repository, digest) if told is None else None
             expected = listed if told is None else told
-            try:
-                size = await self._client.stat_blob(repository.name.repository, digest, expected_bytes=expected)
-            except SizeUntold:
-                if listed is None:
-                    raise
-                # Not linked: whoever answers every path with 200 would have it so.
-                return listed
+            size = await self._client.stat_blob(repository.name.repository, digest, expected_bytes=expected)
             _check_size(digest, size, told)
             await self._link(repository, digest, size)
             return size

@@ -11,7 +11,7 @@ from mirror.config import ConfigError
 from mirror.oci import media_types
 from mirror.oci.digest import Digest
 from tests.content import encode
-from tests.hub import Basic, Bearer, Cdn, Hub, Image, Stall, Status, TokenIssuer, eventually
+from tests.hub import Basic, Bearer, Cdn, Hub, Image, NoLength, Oversized, Stall, Status, TokenIssuer, eventually
 from tests.hub.auth import basic_value
 from tests.hub.fixtures import Hubs, Start
 from tests.pull_through.asking import APP, HOST, files_with, path, pull, pulling, upstream
@@ -280,6 +280,29 @@ async def test_credentials_without_a_word_for_it_are_refused(tmp_path: Path, hub
             pass
     assert "allow_anonymous" in str(caught.value)
     assert "pass-word" not in str(caught.value)
+
+
+async def test_who_lists_a_digest_and_answers_without_a_length_does_not_have_it(tmp_path: Path, hubs: Hubs) -> None:
+    """Nor while it comes for somebody else, without a length either."""
+    private, public = await hubs(), await hubs()
+    image = private.image(APP, "1", layers=[b"secret" * BIG])
+    digest = image.layers[-1]
+    public.keep("other", Image(image.media_type, image.content, {}), "1")
+    release = asyncio.Event()
+    private.fault(NoLength(release, BIG), method="GET", kind="blob")
+    public.fault(Status(200), method="HEAD", kind="blob")
+    public.fault(Oversized(100, chunked=True), method="GET", kind="blob")
+    async with pulling(tmp_path, {PRIVATE: upstream(private), PUBLIC: upstream(public)}) as mirror:
+        assert (await mirror.get(path("manifests", "1", host=PRIVATE))).status == 200
+        assert (await mirror.get(path("manifests", "1", host=PUBLIC, repository="other"))).status == 200
+        async with mirror.session.get(mirror.url + path("blobs", digest, host=PRIVATE)) as coming:
+            await coming.content.readexactly(1000)
+            taken = await mirror.get(path("blobs", digest, host=PUBLIC, repository="other"))
+            assert (taken.status, taken.code) == (502, "UNAVAILABLE")
+            release.set()
+            assert len(await coming.read()) == len(image.blobs[digest]) - 1000
+        taken = await mirror.get(path("blobs", digest, host=PUBLIC, repository="other"))
+        assert (taken.status, taken.code) == (502, "UNAVAILABLE")
 
 
 async def test_forgetting_what_is_listed_in_the_pool_does_not_open_it(tmp_path: Path, hub: Hub) -> None:
